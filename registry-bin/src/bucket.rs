@@ -9,7 +9,7 @@ use registry_storage::GcsCredentials;
 #[cfg(feature = "azure")]
 use registry_storage::{AzureCredentials, AzureOptions};
 use registry_storage::{
-    Backend as _, Clock as _, LocationError, Maintenance, ObjectStoreBackend, ProbeError, S3Options,
+    Backend as _, Clock as _, Key, LocationError, Maintenance, ObjectStoreBackend, ProbeError, S3Options,
     SystemClock,
 };
 
@@ -106,9 +106,9 @@ impl Bucket {
     ) -> Result<(), Failure> {
         let mut pauses = [1, 2, 5].into_iter();
         loop {
-            let reached = match (backend.probe().await, store) {
-                (Ok(()), Some(store)) => self.try_promises(backend, store).await,
-                (reached, _) => reached.map_err(|error| self.unanswered(error)),
+            let reached = match (backend.list(&Key::repositories(), None, 1).await, store) {
+                (Ok(_), Some(store)) => self.try_promises(backend, store).await,
+                (reached, _) => reached.map(drop).map_err(|error| self.unanswered(error)),
             };
             let failure = match reached {
                 Err(Unusable {

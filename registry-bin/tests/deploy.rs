@@ -47,7 +47,8 @@ struct Compose {
     services: BTreeMap<String, ComposeService>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 struct ComposeService {
     environment: BTreeMap<String, String>,
     volumes: Vec<String>,
@@ -84,6 +85,35 @@ fn the_variables_of_the_compose_file_are_accepted_on_top_of_the_configuration_of
     variables.insert("REGISTRY_HTTP_TLS_KEY".into(), inside("/certs/none.key"));
     let refused = config_check(&[path.to_str().expect("a plain path")], &variables);
     assert!(!refused.status.success());
+}
+
+/// Servers with this configuration and nginx with its own are run by the tests of replicas.
+#[test]
+fn the_replicas_of_the_compose_file_are_alike_and_known_to_nginx_and_their_configuration_is_accepted() {
+    let compose: Compose = serde_saphyr::from_str(&read("replicas/compose.yml")).expect("a compose file");
+    let replicas: Vec<_> = compose
+        .services
+        .iter()
+        .filter(|(name, _)| name.starts_with("registry-"))
+        .collect();
+    assert_eq!(replicas.len(), 3);
+    let nginx = read("replicas/nginx.conf");
+    for (name, replica) in &replicas {
+        assert_eq!(replica, &replicas[0].1);
+        assert!(nginx.contains(&format!("server {name}:5000 ")), "{name}");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let users = folder.path().join("users");
+    fs::write(
+        &users,
+        "someone:$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n",
+    )
+    .expect("a file can be written");
+    let mut variables = replicas[0].1.environment.clone();
+    let users = users.to_str().expect("a plain path").to_owned();
+    variables.insert("REGISTRY_AUTH_TOKEN_BUILTIN_USERS".into(), users);
+    let path = deploy().join("replicas/config.yml");
+    assert_accepted(&config_check(&[path.to_str().expect("a plain path")], &variables));
 }
 
 fn write_certificate(folder: &str) {

@@ -6,20 +6,23 @@
 mod support;
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use registry_core::Timestamp;
 use registry_http::auth::SigningKeys;
 use registry_storage::testing::S3Double;
+use registry_storage::testing::s3::S3Fault;
 use registry_storage::{Maintenance as _, SecretName, Store};
 use tempfile::TempDir;
 
 use support::bucket::BucketServer;
-use support::client::Response;
+use support::client::{Request, Response};
+use support::content::sha256;
 use support::repository::Repository;
 use support::server::{Server, until};
 use support::users::{basic, set_password};
@@ -228,4 +231,161 @@ fn replicas_make_up_no_user() {
     set_password(&users, "alice", "secret");
     let [server] = place.start();
     log_in(&server);
+}
+
+/// A load balancer takes out a replica that cannot reach the bucket.
+#[test]
+fn a_replica_without_its_bucket_is_not_ready_until_that_is_back() {
+    let bucket = BucketServer::start();
+    let mut environment = bucket.environment().to_vec();
+    environment.push(("REGISTRY_HEALTH_STORAGEDRIVER_INTERVAL", "20ms"));
+    let arguments = [
+        "serve",
+        "--storage",
+        "s3://bucket/registry",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let server = Server::run_with(&arguments, &environment);
+    let is_ready = || server.request("GET", "/ready").send().status == 200;
+    until(is_ready);
+    bucket
+        .faults()
+        .fault_from_now_on(Some(S3Fault::Answer(403, "AccessDenied")));
+    until(|| !is_ready());
+    server.request("GET", "/live").send().expect_status(200);
+    bucket.faults().fault_from_now_on(None);
+    until(is_ready);
+}
+
+/// nginx, which ends with the value.
+struct Proxy {
+    process: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Proxy {
+    /// Starts nginx by the file that is to be deployed, with the addresses of these replicas; `None` if there is no nginx.
+    fn start(replicas: &[Server; 3]) -> Option<Self> {
+        if Command::new("nginx").arg("-v").output().is_err() {
+            assert!(std::env::var_os("CI").is_none(), "nginx is missing");
+            eprintln!("skipped: nginx is not on this machine");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        // nginx takes no port of the system's choice.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.expect("a port is free");
+        let mut text = fs::read_to_string(deployed("nginx.conf")).expect("a file of deploy/");
+        let mut replace = |old: &str, new: &str| {
+            assert!(text.contains(old), "{old} is not in {text}");
+            text = text.replace(old, new);
+        };
+        for (number, replica) in replicas.iter().enumerate() {
+            replace(
+                &format!("registry-{}:5000", number + 1),
+                &replica.address().to_string(),
+            );
+        }
+        replace("listen 5000", &format!("listen {address}"));
+        // Folders that an image has.
+        let folders =
+            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|of| format!("{of}_temp_path {of};"));
+        replace(
+            "http {",
+            &format!("http {{ access_log off; {}", folders.join(" ")),
+        );
+        let configuration = folder.path().join("nginx.conf");
+        fs::write(&configuration, text).expect("a file can be written");
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(folder.path()).arg("-c").arg(configuration);
+        command.args([
+            "-e",
+            "errors",
+            "-g",
+            "daemon off; master_process off; pid nginx.pid;",
+        ]);
+        let proxy = Self {
+            process: command.spawn().expect("nginx starts"),
+            address,
+            _folder: folder,
+        };
+        until(|| Request::new(address, "GET", "/v2/").try_send().is_ok());
+        Some(proxy)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn deployed(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../deploy/replicas")
+        .join(file)
+}
+
+/// The files that are to be deployed, without containers: the same nginx and servers with the same configuration, on other
+/// addresses.
+#[test]
+fn clients_of_the_proxy_notice_nothing_of_a_replica_that_is_killed_and_one_that_ends() {
+    let bucket = BucketServer::start();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let users = folder.path().join("users");
+    set_password(&users, "alice", "secret");
+    let environment = [
+        ("REGISTRY_STORAGE_S3_REGIONENDPOINT", bucket.url()),
+        ("REGISTRY_STORAGE_S3_BUCKET", "bucket"),
+        ("REGISTRY_STORAGE_S3_ACCESSKEY", "double"),
+        ("REGISTRY_STORAGE_S3_SECRETKEY", "double"),
+        ("REGISTRY_AUTH_TOKEN_BUILTIN_USERS", plain(&users)),
+    ];
+    let replicas = [(); 3].map(|()| Server::configured_with(&deployed("config.yml"), &environment));
+    let Some(proxy) = Proxy::start(&replicas) else {
+        return;
+    };
+    let token = || {
+        let request = Request::new(proxy.address, "GET", "/auth/token?scope=repository:a:pull,push");
+        text(&request.header("Authorization", basic("alice")).send(), "token")
+    };
+    let token = token();
+    let repository = Repository::new(proxy.address, "a").with_authorization(&format!("Bearer {token}"));
+    let challenge = Request::new(proxy.address, "GET", "/v2/").send();
+    challenge.expect_status(401);
+    let realm = challenge.header("WWW-Authenticate").expect("a challenge");
+    assert!(
+        realm.contains(&format!("http://{}/auth/token", proxy.address)),
+        "{realm}"
+    );
+
+    let content: Vec<u8> = (0..7 << 20).map(|at| (at * 31 % 251) as u8).collect();
+    let (first, second) = content.split_at(6 << 20);
+    let location = repository.open_upload();
+    let patched = repository.patch(&location, 0, first);
+    patched.expect_status(202);
+    let image = repository.push_image("latest", "before");
+
+    let [killed, ended, left] = replicas;
+    killed.kill9();
+    let pull = || {
+        let pulled = repository.get("manifests/latest");
+        pulled.expect_status(200);
+        pulled.expect_header("Docker-Content-Digest", &image.digest);
+    };
+    (0..12).for_each(|_| pull());
+    let patched = repository.patch(&patched.location(), first.len() as u64, second);
+    patched.expect_status(202);
+    let digest = sha256(&content);
+    repository
+        .close_upload(&patched.location(), &digest)
+        .expect_status(201);
+    assert!(ended.terminate().success());
+    (0..12).for_each(|_| pull());
+    assert!(repository.get(&format!("blobs/{digest}")).body == content);
+    repository.push_image("latest", "after");
+    drop(left);
 }

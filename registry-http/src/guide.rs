@@ -33,7 +33,7 @@
 //! |---|---|
 //! | `tls` | [`tls::Tls`](crate::tls::Tls) for a [`Listener`](crate::Listener) |
 //! | `htpasswd`, `token`, `token-server` | authenticators, in [`auth`](crate::auth) |
-//! | `metrics` | [`Metrics`](crate::Metrics), [`ServerHealth`](crate::ServerHealth), [`DebugService`](crate::DebugService) |
+//! | `metrics` | [`Metrics`](crate::Metrics), [`ServerHealth`](crate::ServerHealth), [`DebugService`](crate::DebugService), [`Probed`](crate::Probed) |
 //! | `opentelemetry` | [`RequestSpans`](crate::RequestSpans) |
 //! | `notifications` | [`notify::Notifier`](crate::notify::Notifier) |
 //! | `testing` | [`testing::TestRegistry`](crate::testing::TestRegistry) |

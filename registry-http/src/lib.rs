@@ -81,4 +81,4 @@ pub use crate::telemetry::{
     RequestRecord,
 };
 #[cfg(feature = "metrics")]
-pub use crate::telemetry::{CheckOptions, DebugService, MeteredStorage, Metrics, ServerHealth};
+pub use crate::telemetry::{CheckOptions, DebugService, MeteredStorage, Metrics, Probed, ServerHealth};

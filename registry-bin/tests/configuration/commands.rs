@@ -45,7 +45,7 @@ fn check_says_what_will_be_other_than_at_the_old_registry_where_the_file_has_it(
     let (events, proxies, checks) = (
         "notifications.endpoints: events have the content type of registry:3; `format: distribution-v1` gives",
         "http.trustedproxies: what proxies tell (X-Forwarded-For) is believed from this machine only",
-        "health: a failing check refuses no request, unlike at registry:2; it shows at http.debug.addr",
+        "health: a failing check refuses no request, unlike at registry:2; it shows at /ready",
     );
     for (configuration, said) in [
         (base.to_owned(), None),

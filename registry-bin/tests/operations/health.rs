@@ -185,3 +185,45 @@ fn what_is_stored_is_a_metric_after_a_sweep_of_everything() {
     assert!(swept > 1_700_000_000, "{swept}");
     assert!(server.terminate().success());
 }
+
+/// A load balancer sees only the port of clients: it needs no login there, and learns nothing else.
+#[test]
+fn a_load_balancer_asks_at_the_port_of_clients() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let configuration = "version: 0.1\nstorage: inmemory\nhttp: {prefix: /registry/}\n\
+                         auth: {htpasswd: {realm: Registry, path: FOLDER/users}}\n\
+                         health: {file: [{file: FOLDER/down, interval: 10ms}]}\n";
+    let server = Server::configured(&write(folder.path(), configuration));
+    let ask = |method: &str, path: &str| server.request(method, path).send();
+    let word = |status: u16, text: &str| {
+        let answer = ask("GET", "/ready");
+        answer.status == status && answer.body == text.as_bytes()
+    };
+    assert!(word(200, "ok\n"));
+    ask("GET", "/registry/v2/").expect_status(401);
+    ask("HEAD", "/readyz").expect_status(200);
+    ask("GET", "/registry/ready").expect_status(404);
+    ask("POST", "/ready").expect_status(404);
+    fs::write(folder.path().join("down"), "").expect("a file can be written");
+    until(|| word(503, "not ready\n"));
+    ask("GET", "/live").expect_status(200);
+    ask("GET", "/registry/v2/").expect_status(401);
+    fs::remove_file(folder.path().join("down")).expect("a file can be removed");
+    until(|| word(200, "ok\n"));
+    let log = server.output();
+    assert!(!log.contains("/ready"), "{log}");
+}
+
+#[test]
+fn a_server_that_ends_is_not_ready_first_and_serves_on_until_the_delay_is_over() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let configuration = "version: 0.1\nstorage: inmemory\nhttp: {draindelay: 1h}\n";
+    let mut server = Server::configured(&write(folder.path(), configuration));
+    server.request("GET", "/ready").send().expect_status(200);
+    server.signal_termination();
+    until(|| server.request("GET", "/ready").send().status == 503);
+    server.output_with("not ready any more");
+    Repository::new(server.address(), "a").push_image("v1", "x");
+    server.signal_termination();
+    assert!(server.wait_for_end().success());
+}

@@ -234,7 +234,11 @@ impl Server {
         self.output()
     }
 
-    fn wait_for_end(&mut self) -> ExitStatus {
+    /// Waits until it has ended, and returns how.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.process.try_wait().expect("an own child can be waited for") {

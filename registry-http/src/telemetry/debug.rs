@@ -12,7 +12,7 @@ use http_body_util::Full;
 use super::health::ServerHealth;
 use super::metrics::Metrics;
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json; charset=utf-8";
 /// The format that `prometheus-client` writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -115,7 +115,7 @@ impl DebugService {
 
 /// The pages besides the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Page {
+pub(super) enum Page {
     Health,
     Down,
     Up,
@@ -125,7 +125,7 @@ enum Page {
 }
 
 impl Page {
-    fn at(path: &str) -> Option<Self> {
+    pub(super) fn at(path: &str) -> Option<Self> {
         Some(match path {
             "/debug/health" => Self::Health,
             "/debug/health/down" => Self::Down,
@@ -138,7 +138,7 @@ impl Page {
     }
 }
 
-const fn status(is_well: bool) -> StatusCode {
+pub(super) const fn status(is_well: bool) -> StatusCode {
     if is_well {
         StatusCode::OK
     } else {
@@ -146,7 +146,7 @@ const fn status(is_well: bool) -> StatusCode {
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+pub(super) fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     let header = response.headers_mut();

@@ -13,6 +13,8 @@ mod metered_storage;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod observer;
+#[cfg(feature = "metrics")]
+mod probes;
 mod record;
 mod refusals;
 #[cfg_attr(not(feature = "opentelemetry"), path = "no_span.rs")]
@@ -39,6 +41,8 @@ pub use self::metered_storage::MeteredStorage;
 #[cfg(feature = "metrics")]
 pub use self::metrics::Metrics;
 pub use self::observer::{EventSink, RequestObserver};
+#[cfg(feature = "metrics")]
+pub use self::probes::Probed;
 pub use self::record::RequestRecord;
 pub use self::refusals::RefusalLog;
 #[cfg(feature = "opentelemetry")]

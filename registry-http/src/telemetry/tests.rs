@@ -85,6 +85,44 @@ async fn health_is_shown_as_the_distribution_registry_does() {
 }
 
 #[tokio::test]
+async fn probes_at_the_port_of_clients_say_a_word_and_leave_all_else_to_the_service() {
+    let health = ServerHealth::new();
+    // A debug listener in the place of a registry: it answers other paths in its own way.
+    let service = Probed::new(DebugService::new(ServerHealth::new()), health.clone());
+    let ask = async |method: Method, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let response = service.call(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    };
+    assert_eq!(ask(Method::GET, "/ready").await, (503, "not ready\n".into()));
+    assert_eq!(ask(Method::GET, "/live").await, (200, "ok\n".into()));
+    health.started();
+    health.add_remark(|| Some("a secret of the operator".into()));
+    for path in ["/ready", "/readyz", "/ready?x"] {
+        assert_eq!(ask(Method::GET, path).await, (200, "ok\n".into()), "{path}");
+        assert_eq!(ask(Method::HEAD, path).await.0, 200, "{path}");
+    }
+    health.set_down(true);
+    assert_eq!(ask(Method::GET, "/ready").await.0, 503);
+    health.set_down(false);
+    health.stopping();
+    assert_eq!(ask(Method::GET, "/ready").await.0, 503);
+    assert_eq!(ask(Method::GET, "/livez").await.0, 200);
+    for (path, status) in [
+        ("/startup", 503),
+        ("/debug/health", 200),
+        ("/v2/", 404),
+        ("/ready/", 404),
+    ] {
+        assert_eq!(ask(Method::GET, path).await.0, status, "{path}");
+        assert!(!Probed::answers_at(path));
+    }
+    assert_eq!(ask(Method::POST, "/ready").await.0, 405);
+}
+
+#[tokio::test]
 async fn a_check_that_hangs_fails_and_one_below_its_threshold_does_not() {
     let health = ServerHealth::new();
     let options = CheckOptions {

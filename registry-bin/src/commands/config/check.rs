@@ -104,7 +104,7 @@ fn differences(loaded: &Loaded) -> Vec<(&'static str, &'static str)> {
         (
             has_checks,
             "health",
-            "a failing check refuses no request, unlike at registry:2; it shows at http.debug.addr",
+            "a failing check refuses no request, unlike at registry:2; it shows at /ready",
         ),
     ]
     .into_iter()

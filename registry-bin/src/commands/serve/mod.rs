@@ -21,9 +21,10 @@ mod tls;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use registry_http::{Proxied, Server, ServerHealth, check_clock};
+use registry_http::{Probed, Proxied, Server, ServerHealth, check_clock};
 use registry_storage::filesystem::FILE_THREADS;
 use tokio::runtime;
+use tokio::time::sleep;
 
 use self::arguments::LocalNames;
 pub(crate) use self::arguments::Serve;
@@ -40,6 +41,7 @@ use self::service::{RequestHooks, catalog_key, proxy_options, service};
 use self::storage::start_control;
 use self::telemetry::{Telemetry, start_debug_listener, start_health_checks};
 use self::tls::{Encryption, Renewal, SelfSigned, Unencrypted};
+use crate::config::sections::http::Http;
 use crate::config::{Loaded, load};
 use crate::control::server::ControlServer;
 use crate::failure::Failure;
@@ -161,7 +163,8 @@ async fn serve_until_signal(
         catalog_key,
         limits.clone(),
     );
-    let server = Server::serve(listeners, Proxied::new(service, options), limits)
+    let service = Probed::new(Proxied::new(service, options), health.clone());
+    let server = Server::serve(listeners, service, limits)
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
     // What can change while the server runs; each part reads what it needs from the new configuration.
     let parts: Vec<Arc<dyn Reloadable>> = vec![
@@ -199,7 +202,7 @@ async fn serve_until_signal(
         storage,
     };
     signals.next().await;
-    running.stop(http.drain_timeout.0, &mut signals).await
+    running.stop(http, &mut signals).await
 }
 
 /// What runs, and must be stopped in order.
@@ -216,11 +219,23 @@ struct Running {
 }
 
 impl Running {
-    /// Lets running requests finish, for up to `drain` or until the next signal, and then stops everything else.
-    async fn stop(self, drain: Duration, signals: &mut Signals) -> Result<(), Failure> {
+    /// Is not ready any more, and serves on until load balancers have seen that. Then lets running requests finish, for a time
+    /// or until the next signal, and stops everything else.
+    async fn stop(self, http: &Http, signals: &mut Signals) -> Result<(), Failure> {
         ServiceManager::stopping();
         self.health.stopping();
         self.reload.shutdown().await;
+        let (delay, drain) = (http.drain_delay.0, http.drain_timeout.0);
+        if !delay.is_zero() {
+            tracing::info!(
+                seconds = delay.as_secs_f32(),
+                "not ready any more, and serving on until load balancers have seen that; another signal ends the wait"
+            );
+            tokio::select! {
+                () = sleep(delay) => {}
+                () = signals.next() => {}
+            }
+        }
         tracing::info!(
             seconds = drain.as_secs(),
             "stopping; requests that run may end, a second signal cuts them"

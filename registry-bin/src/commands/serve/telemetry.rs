@@ -383,9 +383,7 @@ pub(super) fn start_health_checks(
     let checks = &configuration.health;
     let storage = Arc::clone(store);
     health.add_remark(move || storage.write_state().lacks_space);
-    // On a bucket, each check is a request that costs money.
-    let is_folder = store.on_disk().is_ok();
-    if checks.storage.enabled.unwrap_or(is_folder) {
+    if checks.storage.enabled {
         let options = check_options(
             checks.storage.interval,
             GoDuration::default(),

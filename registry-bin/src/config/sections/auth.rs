@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use registry_http::Probed;
 use registry_http::auth::TokenServerOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -238,7 +239,7 @@ impl Token {
             return;
         }
         let plain = plain_path(path);
-        if plain == "/" || plain == "/v2" || plain.starts_with("/v2/") {
+        if plain == "/" || plain == "/v2" || plain.starts_with("/v2/") || Probed::answers_at(&plain) {
             problems.add(
                 "auth.token.autoredirectpath",
                 format!(

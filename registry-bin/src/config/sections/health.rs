@@ -77,8 +77,8 @@ const TEN_SECONDS: GoDuration = GoDuration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StorageCheck {
-    /// Check that the disk reads and writes, or that the bucket lists. By default on for a folder, and off for a bucket, where each check is a request.
-    pub(crate) enabled: Option<bool>,
+    /// Check that the disk reads and writes, or that the bucket answers, by one small read.
+    pub(crate) enabled: bool,
     /// The time between two checks; 0 means 10s.
     pub(crate) interval: GoDuration,
     /// The failures in a row after which the check counts as failed; 0 means 1.
@@ -88,9 +88,9 @@ pub(crate) struct StorageCheck {
 impl Default for StorageCheck {
     fn default() -> Self {
         Self {
-            enabled: None,
+            enabled: true,
             interval: TEN_SECONDS,
-            threshold: 0,
+            threshold: 3,
         }
     }
 }

@@ -33,7 +33,10 @@ pub(crate) struct Http {
     /// URLs in responses are paths. By default they are whole if `host` is set; otherwise paths, except for pushes of ollama, curl and other tools that cannot send to a path.
     #[serde(rename = "relativeurls")]
     pub(crate) relative_urls: Option<bool>,
-    /// How long running requests may take to finish after the first signal; 0 cuts them off.
+    /// How long the server still takes new connections after the first signal, while `/ready` is 503, so that load balancers look elsewhere before it ends.
+    #[serde(rename = "draindelay")]
+    pub(crate) drain_delay: GoDuration,
+    /// How long running requests may take to finish after the first signal, and `draindelay`; 0 cuts them off.
     #[serde(rename = "draintimeout")]
     pub(crate) drain_timeout: GoDuration,
     /// Header fields of every response, such as `X-Content-Type-Options: [nosniff]`.
@@ -74,6 +77,7 @@ impl Default for Http {
             prefix: None,
             secret: None,
             relative_urls: None,
+            drain_delay: GoDuration::default(),
             drain_timeout: GoDuration::from_secs(30),
             headers: HeaderFields::default(),
             tls: Tls::default(),
