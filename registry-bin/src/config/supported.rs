@@ -21,6 +21,7 @@ pub(crate) const OURS: &[&str] = &[
     "backup",
     "collector",
     "http.debug.prometheus.repositories",
+    "http.draindelay",
     "http.limits",
     "http.proxyfields",
     "http.ratelimit",

@@ -71,6 +71,7 @@ access:
   rules: [{repositories: ['**'], identities: ['group:developers'], actions: [pull]}]
 http:
   addr: 127.0.0.1:0
+  draindelay: 5s
   draintimeout: 5s
   secret: a
   headers: {X-Content-Type-Options: [nosniff]}
