@@ -233,6 +233,25 @@ fn replicas_make_up_no_user() {
     log_in(&server);
 }
 
+/// It goes on with the keys that it has.
+#[test]
+fn users_change_while_the_bucket_does_not_answer() {
+    let place = Place::with_tokens("");
+    set_password(&place.users(), "alice", "secret");
+    let [server] = place.start();
+    let [_, refresh_token] = log_in(&server);
+    let down = S3Fault::Answer(403, "AccessDenied");
+    place.bucket.faults().fault_from_now_on(Some(down));
+    set_password(&place.users(), "bob", "secret");
+    let bob = || {
+        let request = server.request("GET", "/auth/token");
+        request.header("Authorization", basic("bob")).send().status
+    };
+    until(|| bob() == 200);
+    refresh(&server, &refresh_token).expect_status(200);
+    server.output_with("the keys of tokens cannot be read again; the old ones stay in force");
+}
+
 /// A load balancer takes out a replica that cannot reach the bucket.
 #[test]
 fn a_replica_without_its_bucket_is_not_ready_until_that_is_back() {

@@ -140,7 +140,15 @@ impl Reloadable for Authentication {
             return Err(gone("auth", "anybody could do anything"));
         }
         let policy = Policy::of(configuration)?;
-        let credentials = old.credentials.read_again(&self.auth, self.read_own_keys()?)?;
+        let own_keys = match self.read_own_keys() {
+            // A bucket that does not answer now is no reason to refuse new rules and users, which are not tried again.
+            Err(failure) if matches!(self.own_keys, Some(SigningKeyPlace::Record)) => {
+                log_unread_keys(&failure);
+                None
+            }
+            read => read?,
+        };
+        let credentials = old.credentials.read_again(&self.auth, own_keys)?;
         // Rules for users of one kind mean nothing for users of another, even if their names are the same.
         let is_held_back = kind != new_kind;
         let policy = if is_held_back {
@@ -259,6 +267,10 @@ const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
 /// How long after a refresh a token with an unknown key causes no other one, because any client can send such a token.
 const SHORTEST_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
+fn log_unread_keys(failure: &Failure) {
+    tracing::error!(%failure, "the keys of tokens cannot be read again; the old ones stay in force");
+}
+
 /// A task that refreshes the keys. If they cannot be read, the old ones stay in force.
 pub(super) struct KeyRefresh(JoinHandle<()>);
 
@@ -269,7 +281,7 @@ impl KeyRefresh {
             loop {
                 authentication.refresh_is_due().await;
                 if let Err(failure) = block_in_place(|| authentication.refresh()) {
-                    tracing::error!(%failure, "the keys of tokens cannot be read again; the old ones stay in force");
+                    log_unread_keys(&failure);
                 }
             }
         }))

@@ -72,28 +72,28 @@ impl Credentials {
         })
     }
 
-    /// Reads the users and keys that `auth` names again. `own_keys` are those of our own token server, read again. May
-    /// block.
+    /// Reads the users and keys that `auth` names again. `own_keys` are those of our own token server, read again; without
+    /// them, the old ones stay. May block.
     pub(super) fn read_again(&self, auth: &Auth, own_keys: Option<SigningKeys>) -> Result<Self, Failure> {
-        Ok(match (self, &auth.htpasswd, &auth.token, own_keys) {
-            (Self::Users(passwords), Some(section), ..) => {
+        Ok(match (self, &auth.htpasswd, &auth.token) {
+            (Self::Users(passwords), Some(section), _) => {
                 Self::Users(reload_users(auth::HTPASSWD_PATH, &section.path, passwords)?)
             }
             (
                 Self::OwnTokens {
                     passwords,
+                    keys,
                     authenticator,
-                    ..
                 },
                 _,
                 Some(token),
-                Some(keys),
             ) => {
                 let path = token.builtin.as_ref().map(|builtin| &*builtin.users);
                 let passwords = match path {
                     Some(path) => reload_users(auth::BUILTIN_USERS, path, passwords)?,
                     None => Arc::clone(passwords),
                 };
+                let keys = own_keys.unwrap_or_else(|| keys.clone());
                 let authenticator = authenticator.with_keys(keys.public_keys());
                 Self::OwnTokens {
                     authenticator: Arc::new(authenticator.with_users(Arc::clone(&passwords))),
@@ -101,7 +101,7 @@ impl Credentials {
                     keys,
                 }
             }
-            (Self::Tokens { authenticator, .. }, _, Some(token), _) => {
+            (Self::Tokens { authenticator, .. }, _, Some(token)) => {
                 let source = KeySource::of(token);
                 let from_files = source.read_files()?;
                 let read = Self::Tokens {
