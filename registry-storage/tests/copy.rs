@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use registry_core::manifest::ManifestView;
 use registry_core::policy::ImmutableTagRule;
+use registry_core::quota::Quota;
 use registry_core::storage::{BlobStorage as _, ManifestStorage as _, PageRequest};
 use registry_core::{Digest, Reference, RepositoryName, Storage};
 use registry_storage::copy::{CopyError, CopyOptions, CopyReport, copy};
@@ -513,6 +514,47 @@ async fn the_tags_of_the_source_win_unless_they_are_immutable_in_the_target() {
     assert_eq!(names, ["a", "latest", "v1.0", "v1.1", "v2.0"]);
     assert_eq!(tags["v1.0"], other.digest);
     assert_ne!(tags["latest"], other.digest);
+}
+
+#[tokio::test]
+async fn what_a_quota_of_the_target_refuses_is_named_once_and_the_rest_is_copied() {
+    let (source, target) = (memory(), memory());
+    let first = push_image(&source, "full", Some("1"), 1, 100).await;
+    let second = push_image(&source, "full", Some("2"), 2, 100).await;
+    push_image(&source, "other", Some("1"), 3, 100).await;
+    target.set_quotas(vec![Quota {
+        repositories: vec!["full".parse().unwrap()],
+        bytes: None,
+        manifests: Some(1),
+        tags: None,
+    }]);
+    let observed = Observed::default();
+    let report = copy(&source, &target, &CopyOptions::new(), &observed)
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.faults, report.manifests, report.tags),
+        (2, 2, 2),
+        "{report:?}"
+    );
+    let lines = observed.lines();
+    let refused = lines
+        .iter()
+        .find(|line| line.contains("the target refuses it: the quota"))
+        .unwrap();
+    let tag = if refused.contains(&first.digest.to_string()) {
+        "1"
+    } else {
+        "2"
+    };
+    assert!(tag == "1" || refused.contains(&second.digest.to_string()));
+    assert!(
+        lines.contains(&format!(
+            "full: {tag} was not copied: the manifest that it names was not copied"
+        )),
+        "{lines:?}"
+    );
+    assert!(answers_of_tags(&target, "other").await.contains_key("1"));
 }
 
 /// Somebody may push a manifest that names the layers of another's repository where missing content is allowed.

@@ -1,6 +1,6 @@
 //! A repository that is being copied, and what is known of it in the target.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -39,7 +39,7 @@ impl fmt::Display for Repository {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     blobs: HashMap<Digest, bool>,
-    manifests: HashSet<Digest>,
+    manifests: HashMap<Digest, bool>,
     /// The target lists the repository.
     pub(super) is_listed: bool,
 }
@@ -57,16 +57,16 @@ impl Known {
         self.blobs.insert(digest.clone(), is_there);
     }
 
-    /// Returns whether the target is known to have a manifest.
-    pub(super) fn has_manifest(&self, digest: &Digest) -> bool {
-        self.manifests.contains(digest)
+    /// Returns whether the target has a manifest, or cannot have it; `None` if that is not known.
+    pub(super) fn manifest(&self, digest: &Digest) -> Option<bool> {
+        self.manifests.get(digest).copied()
     }
 
-    pub(super) fn add_manifest(&mut self, digest: &Digest) {
+    pub(super) fn add_manifest(&mut self, digest: &Digest, is_there: bool) {
         if self.manifests.len() >= REMEMBERED {
             self.manifests.clear();
         }
-        self.manifests.insert(digest.clone());
+        self.manifests.insert(digest.clone(), is_there);
     }
 
     /// Forgets that the target has content, because it says that it does not.

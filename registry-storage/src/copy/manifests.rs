@@ -32,8 +32,13 @@ impl Copy<'_> {
         }];
         while let Some(next) = waiting.pop() {
             let digest = next.digest.clone();
-            if repository.known().has_manifest(&digest) {
-                continue;
+            match repository.known().manifest(&digest) {
+                None => {}
+                Some(true) => continue,
+                Some(false) => {
+                    failed.insert(digest);
+                    continue;
+                }
             }
             let Some(manifest) = self.read_manifest(repository, &digest).await? else {
                 if digest == *root {
@@ -48,6 +53,7 @@ impl Copy<'_> {
             match self.step(repository, next, &manifest, &failed).await? {
                 Next::Done => {}
                 Next::Failed => {
+                    repository.known().add_manifest(&digest, false);
                     failed.insert(digest);
                 }
                 Next::After(more) => waiting.extend(more),
@@ -85,11 +91,11 @@ impl Copy<'_> {
             return Ok(Next::After(std::iter::once(again).chain(children).collect()));
         }
         let _turn = self.turn(digest).await;
-        if repository.known().has_manifest(digest) {
+        if repository.known().manifest(digest) == Some(true) {
             return Ok(Next::Done);
         }
         let done = |count: fn(&mut CopyReport)| {
-            repository.known().add_manifest(digest);
+            repository.known().add_manifest(digest, true);
             self.progress.add(manifest.bytes.len() as u64);
             self.count(count);
             Ok(Next::Done)
@@ -149,7 +155,7 @@ impl Copy<'_> {
 
     /// Returns the digest of an entry of an index if the target does not have it.
     async fn lacks(&self, repository: &Repository, digest: &Digest) -> Result<Option<Digest>, CopyError> {
-        if repository.known().has_manifest(digest) || self.has_manifest(repository, digest).await? {
+        if repository.known().manifest(digest) == Some(true) || self.has_manifest(repository, digest).await? {
             return Ok(None);
         }
         let is_blob = repository.known().blob(digest) == Some(true);

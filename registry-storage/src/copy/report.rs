@@ -72,6 +72,8 @@ pub enum NotCopiedReason {
     Immutable,
     /// The target does not take it.
     Refused(Error),
+    /// The manifest that the tag names was not copied.
+    Incomplete,
 }
 
 impl fmt::Display for NotCopied {
@@ -101,6 +103,7 @@ impl fmt::Display for NotCopiedReason {
                 let cause = with_causes(cause.to_string(), cause.source());
                 write!(f, "the target refuses it: {cause}")
             }
+            Self::Incomplete => f.write_str("the manifest that it names was not copied"),
         }
     }
 }

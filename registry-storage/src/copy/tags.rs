@@ -52,8 +52,14 @@ impl Copy<'_> {
         is_moved: bool,
     ) -> Result<(), CopyError> {
         if !self.has_manifest(repository, &manifest.digest).await? {
-            repository.known().forget(&manifest.digest);
+            if repository.known().manifest(&manifest.digest) == Some(true) {
+                repository.known().forget(&manifest.digest);
+            }
             self.tree(repository, &manifest.digest).await?;
+            if repository.known().manifest(&manifest.digest) == Some(false) {
+                self.fault(repository, tag, NotCopiedReason::Incomplete).await;
+                return Ok(());
+            }
         }
         let view = match ManifestView::parse(&manifest.bytes, Some(&manifest.media_type)) {
             Ok(view) => view,
