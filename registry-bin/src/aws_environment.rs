@@ -8,6 +8,15 @@ use crate::failure::Failure;
 const REMEDY: &str = "give the access key as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or as `storage.s3.accesskey` and \
                       `secretkey`; `aws configure export-credentials --format env` prints those of a profile";
 
+/// Returns whether the environment has an access key.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the variables AWS_* that the client of buckets reads itself"
+)]
+pub(crate) fn has_access_key() -> bool {
+    std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|value| !value.is_empty())
+}
+
 /// Refuses profiles, and files of them, that Amazon's tools would take the access key of a bucket from. To ignore them
 /// would be to ask another account's bucket, or none.
 ///

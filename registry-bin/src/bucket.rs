@@ -82,6 +82,12 @@ impl Bucket {
         }
     }
 
+    /// Returns whether this process reaches the bucket with an access key that only its environment has.
+    pub(crate) fn needs_environment(&self) -> bool {
+        matches!(&self.service, Service::S3(options) if options.access_key.is_none())
+            && aws_environment::has_access_key()
+    }
+
     /// Creates the client of the bucket, without sending a request.
     pub(crate) fn open(&self) -> Result<ObjectStoreBackend, Failure> {
         if let Service::S3(options) = &self.service

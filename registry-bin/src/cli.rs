@@ -7,6 +7,7 @@ use crate::commands::backup::Backup;
 use crate::commands::check::Check;
 use crate::commands::collect::{Collect, GarbageCollect};
 use crate::commands::config::ConfigCommand;
+use crate::commands::copy::Copy;
 use crate::commands::explain::Explain;
 use crate::commands::export::Export;
 use crate::commands::health::Health;
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Export(Export),
     /// Import images from files.
     Import(Import),
+    /// Copy repositories from one registry's data to another's: from a folder to a bucket, and back.
+    Copy(Copy),
     /// Check, show and describe configurations.
     Config {
         #[command(subcommand)]

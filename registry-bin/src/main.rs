@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         Command::Usage(command) => commands::usage::run(&command),
         Command::Backup(backup) => commands::backup::run(&backup),
         Command::Export(export) => commands::export::run(&export),
+        Command::Copy(copy) => commands::copy::run(&copy),
         Command::Import(import) => commands::import::run(&import),
         Command::Restore(restore) => commands::restore::run(&restore).map(|()| true),
         Command::Htpasswd(command) => commands::htpasswd::run(&command).map(|()| true),

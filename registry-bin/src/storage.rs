@@ -53,6 +53,17 @@ impl StorageLocation {
 }
 
 impl StorageLocation {
+    /// Returns the same text for two names of one place: a folder may be named through links.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Folder(path) => {
+                let canonical = path.canonicalize().or_else(|_| std::path::absolute(path));
+                canonical.unwrap_or_else(|_| path.clone()).display().to_string()
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// Returns the name of the driver, as in distribution.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {

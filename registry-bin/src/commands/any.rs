@@ -8,6 +8,7 @@ use super::adopt::AdoptRequest;
 use super::backup::BackupRequest;
 use super::check::CheckRequest;
 use super::collect::CollectRequest;
+use super::copy::CopyRequest;
 use super::export::{ExportDistribution, ExportOci};
 use super::import::ImportOci;
 use super::repositories::DeleteRepository;
@@ -23,6 +24,7 @@ use crate::failure::Failure;
 pub(super) enum AnyCommand {
     Check(CheckRequest),
     Collect(CollectRequest),
+    Copy(CopyRequest),
     DeleteRepository(DeleteRepository),
     Backup(BackupRequest),
     Adopt(AdoptRequest),
@@ -39,6 +41,7 @@ impl Command for AnyCommand {
     fn bound_by(self, immutable: &[ImmutableTagRule]) -> Self {
         match self {
             Self::Collect(command) => Self::Collect(command.bound_by(immutable)),
+            Self::Copy(command) => Self::Copy(command.bound_by(immutable)),
             Self::DeleteRepository(command) => Self::DeleteRepository(command.bound_by(immutable)),
             Self::ExplainRetention(command) => Self::ExplainRetention(command.bound_by(immutable)),
             Self::RestoreTag(command) => Self::RestoreTag(command.bound_by(immutable)),
@@ -58,6 +61,7 @@ impl Command for AnyCommand {
         match self {
             Self::Check(command) => command.run(store, reporter).await,
             Self::Collect(command) => command.run(store, reporter).await,
+            Self::Copy(command) => command.run(store, reporter).await,
             Self::DeleteRepository(command) => command.run(store, reporter).await,
             Self::Backup(command) => command.run(store, reporter).await,
             Self::Adopt(command) => command.run(store, reporter).await,
@@ -80,6 +84,7 @@ mod tests {
         let text = match command {
             AnyCommand::Check(command) => serde_json::to_string(command),
             AnyCommand::Collect(command) => serde_json::to_string(command),
+            AnyCommand::Copy(command) => serde_json::to_string(command),
             AnyCommand::DeleteRepository(command) => serde_json::to_string(command),
             AnyCommand::Backup(command) => serde_json::to_string(command),
             AnyCommand::Adopt(command) => serde_json::to_string(command),
@@ -99,6 +104,7 @@ mod tests {
         for text in [
             r#"{"command":"check","repair":true,"verify_content":false,"bytes_per_second":1}"#,
             r#"{"command":"collect","grace":0,"dry_run":false,"repeat":true,"full":false,"json":false,"empty_repositories":false}"#,
+            r#"{"command":"copy","other":{"config":"/c.yml","storage":null,"folder":null},"is_to_other":true,"repositories":["a"],"immutable":[],"json":false}"#,
             r#"{"command":"delete-repository","repository":"a/b","immutable":[{"repositories":["a/*"],"tags":["v*"]}],"purge":false,"json":false}"#,
             r#"{"command":"backup","target":"/b"}"#,
             r#"{"command":"adopt","verify":false,"again":true,"dry_run":false}"#,

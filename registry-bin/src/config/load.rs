@@ -86,6 +86,20 @@ pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded,
     })
 }
 
+/// Reads a file, or the configuration of a place that `--storage` would take, without the environment: for a command with two
+/// registries, a variable would be a key of both.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_alone(arguments: &StoreArguments) -> Result<Configuration, Failure> {
+    let file = arguments.config.as_deref();
+    let text = file.map(read).transpose()?;
+    let name = file.map(|file| file.display().to_string());
+    let (configuration, ..) = assemble(text.as_deref(), [], arguments.storage.as_deref(), &[])
+        .map_err(|problems| failure(&problems, name.as_deref()))?;
+    Ok(configuration)
+}
+
 /// Returns the variables of this process that may be keys.
 #[expect(clippy::disallowed_methods, reason = "the home of the environment")]
 fn variables() -> Result<Vec<(String, String)>, Failure> {

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::load::{DEFAULT_FOLDER, Flag, Loaded, load};
+pub(crate) use self::load::{DEFAULT_FOLDER, Flag, Loaded, load, load_alone};
 pub(crate) use self::remarks::{bare_durations, remarks};
 use self::sections::access::Access;
 use self::sections::auth::Auth;

@@ -19,6 +19,7 @@ use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenErr
 use registry_storage::{Maintenance, MaintenanceObserver};
 use serde::Serialize;
 
+use self::client::Connection;
 pub(crate) use self::command::{Command, NewFolder};
 pub(crate) use self::message::Outcome;
 use self::reporter::Messages;
@@ -97,45 +98,114 @@ async fn dispatch(
     configuration: &Configuration,
     command: impl Command + Serialize,
 ) -> Result<Outcome, Failure> {
-    match &StorageLocation::of(&configuration.storage)? {
+    let location = StorageLocation::of(&configuration.storage)?;
+    let usage = Usage {
+        only_reads: command.only_reads(),
+        new_folder: command.new_folder(),
+    };
+    match find(&location, configuration, usage).await? {
+        Found::Server(connection) => {
+            let show = Show::new();
+            let outcome = unless_interrupted(connection.ask(&command, &show)).await;
+            show.end();
+            outcome
+        }
+        Found::Store(store) => run_in_this_process(&*store, command).await,
+    }
+}
+
+/// What a command does with a store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    /// Nothing is written.
+    pub(crate) only_reads: bool,
+    pub(crate) new_folder: NewFolder,
+}
+
+/// How a store is reached.
+enum Found {
+    /// Through the server that has its folder.
+    Server(Connection),
+    /// This process has opened it.
+    Store(Arc<dyn Maintenance>),
+}
+
+/// Opens a store beside the one on which a command works.
+///
+/// # Errors
+/// As of any command; also if a running server has it, because no process can have both then.
+pub(crate) async fn open_beside(
+    location: &StorageLocation,
+    configuration: &Configuration,
+    usage: Usage,
+) -> Result<Arc<dyn Maintenance>, Failure> {
+    match find(location, configuration, usage).await? {
+        Found::Store(store) => Ok(store),
+        Found::Server(_) => Err(Failure::new(format!(
+            "a running server has {location}, and the other folder is open in another process, so neither can do this; stop one \
+             of the two servers meanwhile"
+        ))),
+    }
+}
+
+/// Returns whether a running server has a folder.
+///
+/// # Errors
+/// If this user may not ask it.
+pub(crate) fn has_server(location: &StorageLocation) -> Result<bool, Failure> {
+    let StorageLocation::Folder(root) = location else {
+        return Ok(false);
+    };
+    let connecting = async {
+        client::connect(root)
+            .await
+            .map_err(|cause| cannot_work_on(root).because(cause))
+    };
+    Ok(block_on(connecting)?.is_some())
+}
+
+fn cannot_work_on(root: &Path) -> Failure {
+    Failure::new(format!("cannot work on {}", root.display()))
+}
+
+async fn find(
+    location: &StorageLocation,
+    configuration: &Configuration,
+    usage: Usage,
+) -> Result<Found, Failure> {
+    match location {
         StorageLocation::Memory => Err(Failure::new(
             "what is kept in memory is gone with the server that has it; name a folder or a bucket with --storage",
         )),
         StorageLocation::Bucket(bucket) => {
             let backend = bucket.open()?;
             let store = store(backend.clone(), configuration);
-            if !command.only_reads() {
+            if !usage.only_reads {
                 bucket.require_promises(&backend, &*store).await?;
             }
-            run_in_this_process(&*store, command).await
+            Ok(Found::Store(store))
         }
         StorageLocation::Folder(root) => {
-            let failed = || Failure::new(format!("cannot work on {}", root.display()));
+            let failed = || cannot_work_on(root);
             let is_root = || is_root(root).map_err(|cause| cannot_look_into(root, &cause));
-            if command.new_folder() != NewFolder::Adopted && !is_root()? {
+            if usage.new_folder != NewFolder::Adopted && !is_root()? {
                 if adoption::find_if_there(root)?.is_some() {
                     return Err(failed().because(
                         "there is the distribution registry's data in this folder, which was not adopted yet; `serve` does \
                          so, and `adopt`",
                     ));
                 }
-                if command.new_folder() == NewFolder::Refused {
-                    return Err(failed()
-                        .because("there is no registry in this folder; name another one with --storage"));
+                if usage.new_folder == NewFolder::Refused {
+                    return Err(failed().because("there is no registry in this folder; name another one"));
                 }
             }
             match client::connect(root)
                 .await
                 .map_err(|cause| failed().because(cause))?
             {
-                Some(connection) => {
-                    let show = Show::new();
-                    let outcome = unless_interrupted(connection.ask(&command, &show)).await;
-                    show.end();
-                    outcome
-                }
-                None => match open(root, &command).await? {
-                    Ok(backend) => run_in_this_process(&*store(backend, configuration), command).await,
+                Some(connection) => Ok(Found::Server(connection)),
+                None => match open(root, usage.only_reads).await? {
+                    Ok(backend) => Ok(Found::Store(store(backend, configuration))),
                     Err(cause @ OpenError::Held { .. }) => {
                         let message = format!(
                             "cannot work on {}: the process that has it takes no commands; it is another command, or a \
@@ -152,14 +222,11 @@ async fn dispatch(
 }
 
 /// Opens a folder for a command, unless that would leave files there that its server could not use.
-async fn open(root: &Path, command: &impl Command) -> Result<Result<FilesystemBackend, OpenError>, Failure> {
-    let is_read_only = command.only_reads() && !is_writable(root);
+async fn open(root: &Path, only_reads: bool) -> Result<Result<FilesystemBackend, OpenError>, Failure> {
+    let is_read_only = only_reads && !is_writable(root);
     if !is_read_only {
         ownership::require_user_of(root)?;
-        ownership::require_writable(root).map_err(|cause| {
-            let failed = Failure::new(format!("cannot work on {}", root.display()));
-            failed.because(cause)
-        })?;
+        ownership::require_writable(root).map_err(|cause| cannot_work_on(root).because(cause))?;
     }
     Ok(FilesystemOptions::new().read_only(is_read_only).open(root).await)
 }

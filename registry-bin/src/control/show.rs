@@ -52,9 +52,9 @@ impl Show {
             return;
         };
         let template = match (state.total, state.is_bytes) {
-            (Some(_), true) => "{bar:40} {bytes} of {total_bytes} {msg}, {eta} left",
+            (Some(_), true) => "{bar:40} {bytes} of {total_bytes} {msg}, {bytes_per_sec}, {eta} left",
             (Some(_), false) => "{bar:40} {human_pos} of {human_len} {msg}, {eta} left",
-            (None, true) => "{spinner} {bytes} {msg}, {elapsed}",
+            (None, true) => "{spinner} {bytes} {msg}, {bytes_per_sec}, {elapsed}",
             (None, false) => "{spinner} {human_pos} {msg}, {elapsed}",
         };
         if bar.message() != state.unit {

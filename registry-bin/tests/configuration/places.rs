@@ -26,7 +26,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
 /// The commands whose only argument is not the configuration.
 const BY_FLAGS_ONLY: &[&str] = &["export", "import", "usage"];
 
-/// The commands that have tests of their own: the server's, that which fills an empty folder, and those without data.
+/// The commands that have tests of their own: the server's, that which fills an empty folder, that with two places, and those
+/// without data.
 const OTHERS: &[&str] = &[
     "serve",
     "completion",
@@ -36,6 +37,7 @@ const OTHERS: &[&str] = &[
     "token-keys",
     "health",
     "collect",
+    "copy",
     "garbage-collect",
     "repositories",
     "retention",

@@ -7,6 +7,7 @@ mod support;
 mod backup;
 mod check;
 mod collect;
+mod copy;
 mod failover;
 mod images;
 mod quotas;
