@@ -284,7 +284,7 @@ mod tests {
              region: eu-west-1\n    regionendpoint: minio:9000\n    secure: false\n    skipverify: true\n    \
              encrypt: true\n    keyid: arn:key\n    forcepathstyle: false\n    useragent: agent\n    \
              usedualstack: true\n    accelerate: true\n    usefipsendpoint: true\n    storageclass: standard\n    \
-             objectacl: private\n    chunksize: 10485760\n",
+             objectacl: private\n    chunksize: 10485760\n    redirectendpoint: https://cdn.example\n",
         );
         let mut expected = S3Options::default();
         expected.access_key = Some(("name".into(), "key".into()));
@@ -298,6 +298,7 @@ mod tests {
         expected.dual_stack = true;
         expected.accelerate = true;
         expected.fips = true;
+        expected.redirect_endpoint = Some("https://cdn.example".into());
         assert_eq!(bucket.service, Service::S3(expected));
         assert_eq!(bucket.to_string(), "s3://images/a/b");
         assert!(bucket.open().is_ok());

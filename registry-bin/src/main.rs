@@ -20,6 +20,7 @@ mod line_writer;
 mod logging;
 mod ownership;
 mod places;
+mod redirects;
 mod secret_file;
 mod storage;
 mod times;

@@ -24,6 +24,7 @@ use crate::config::sections::storage;
 use crate::failure::Failure;
 use crate::kernel_files;
 use crate::ownership::{self, WithOwner as _};
+use crate::redirects::Redirects;
 
 /// Where a registry stores its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +112,8 @@ pub(crate) struct OpenStorage {
     scrubber: Option<Scrubber>,
     /// `None` if nothing can be written.
     quota_counter: Option<QuotaCounter>,
+    /// `None` if all content comes from this server.
+    pub(crate) redirects: Option<Redirects>,
 }
 
 impl OpenStorage {
@@ -135,7 +138,11 @@ impl OpenStorage {
                 let is_written = !maintenance.read_only.enabled;
                 let written: Option<&dyn Maintenance> = if is_written { Some(&*store) } else { None };
                 bucket.reach(&backend, written, wait).await?;
-                Ok(Self::over(store, configuration, applied, true))
+                let redirects = Redirects::decide(&configuration.storage, &backend).await;
+                Ok(Self {
+                    redirects,
+                    ..Self::over(store, configuration, applied, true)
+                })
             }
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
@@ -211,6 +218,7 @@ impl OpenStorage {
             collector,
             scrubber,
             quota_counter,
+            redirects: None,
             store,
         }
     }

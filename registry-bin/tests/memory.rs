@@ -155,7 +155,7 @@ fn pull(repository: &Repository, digest: &str) {
     let mut hashed = Hashed::new();
     let request = repository.request("GET", &format!("blobs/{digest}"));
     request
-        .try_send_to(&mut hashed)
+        .try_pull_to(&mut hashed)
         .expect("the blob can be pulled")
         .expect_status(200);
     assert_eq!(hashed.finish(), (digest.to_owned(), length()));

@@ -8,11 +8,12 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use std::collections::VecDeque;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::error::Error;
-use crate::storage::{BlobContent, ByteStream};
+use crate::storage::{BlobContent, ByteStream, SignedUrl};
 
 /// Runs a future that never waits.
 pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
@@ -55,6 +56,21 @@ pub(crate) fn read_all(mut stream: ByteStream) -> Result<Vec<u8>, Error> {
 /// Returns a stream as text.
 pub(crate) fn text_of(stream: ByteStream) -> String {
     String::from_utf8(read_all(stream).unwrap()).unwrap()
+}
+
+/// A blob that can also be read at a URL, if there is one.
+#[derive(Debug)]
+pub(crate) struct Elsewhere(pub(crate) Memory, pub(crate) Option<SignedUrl>);
+
+#[async_trait]
+impl BlobContent for Elsewhere {
+    fn read(&self, range: Range<u64>) -> ByteStream {
+        self.0.read(range)
+    }
+
+    async fn signed_url(&self) -> Option<SignedUrl> {
+        self.1.clone()
+    }
 }
 
 /// A blob in memory.

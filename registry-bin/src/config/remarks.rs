@@ -29,6 +29,9 @@ pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(Cow<'s
     let http = &configuration.http;
     let (auth, token) = (&configuration.auth, configuration.auth.token.as_ref());
     let has_realm = token.is_some_and(|token| token.auto_redirect && token.realm.is_some());
+    let (storage, redirect) = (&configuration.storage, &configuration.storage.redirect);
+    let limits_redirects = redirect.networks.is_some() || redirect.minimum_size.0 > 0;
+    let is_without_bucket = storage.filesystem.is_some() || storage.in_memory.is_some();
     let believes_nobody = http.trusted_proxies.as_ref().is_some_and(Vec::is_empty);
     for (is_so, key, remark) in [
         (
@@ -45,6 +48,25 @@ pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(Cow<'s
             believes_nobody && tree.has("http.proxyfields"),
             "http.proxyfields",
             "has no effect with `trustedproxies: []`, by which no proxy is believed",
+        ),
+        (
+            redirect.disable == Some(true) && limits_redirects,
+            "storage.redirect",
+            "limits whom and what is sent to the bucket, and has no effect with `disable: true`",
+        ),
+        (
+            is_without_bucket && (redirect.disable == Some(false) || limits_redirects),
+            "storage.redirect",
+            "has no effect: content comes from this server, because it is not in a bucket",
+        ),
+        (
+            redirect.disable == Some(true)
+                && storage
+                    .s3
+                    .as_ref()
+                    .is_some_and(|s3| s3.redirect_endpoint.is_some()),
+            "storage.s3.redirectendpoint",
+            "has no effect with `disable: true` of `storage.redirect`",
         ),
         (
             configuration.collector.enabled && configuration.collector.grace.0 < SHORT_GRACE,

@@ -36,6 +36,8 @@ pub(crate) const OURS: &[&str] = &[
     "retention",
     "scrub",
     "storage.maintenance.uploadpurging.maxopen",
+    "storage.redirect.minimumsize",
+    "storage.redirect.networks",
     "storage.s3.sessiontoken",
     "tags.immutable",
     "validation.allowmissingcontent",
@@ -50,16 +52,11 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
         "records are cached exactly, in memory of a fixed size",
     ),
     ("storage.tag", "each tag has a record, so none is searched for"),
-    ("storage.redirect", "content always comes from this server"),
     ("storage.filesystem.maxthreads", "the number of threads is fixed"),
     ("storage.s3.chunksize", "parts are as large as the upload needs"),
     ("storage.s3.multipartcopychunksize", "nothing is copied"),
     ("storage.s3.multipartcopymaxconcurrency", "nothing is copied"),
     ("storage.s3.multipartcopythresholdsize", "nothing is copied"),
-    (
-        "storage.s3.redirectendpoint",
-        "content always comes from this server",
-    ),
     ("storage.s3.loglevel", "failed requests are in the log"),
     ("storage.gcs.chunksize", "parts are as large as the upload needs"),
     (
@@ -273,7 +270,7 @@ impl Refusals<'_> {
         for (index, middleware) in list.iter().enumerate() {
             if !middleware.disabled {
                 let reason = format!(
-                    "{} is not supported: content always comes from this server; set `disabled: true`, and put a cache or a CDN in front",
+                    "{} is not supported: content comes from this server, or from the bucket (`storage.redirect`); set `disabled: true`, and put a cache or a CDN in front of either",
                     shown(&middleware.name)
                 );
                 self.add(&format!("middleware.{part}[{index}]"), &reason);

@@ -15,6 +15,8 @@ pub(crate) enum Backend {
     Filesystem,
     /// `--storage s3://BUCKET/PREFIX`
     S3,
+    /// The same, and clients are sent to the bucket for blobs.
+    Redirects,
 }
 
 impl Backend {
@@ -23,16 +25,11 @@ impl Backend {
         static MEMORY: OnceLock<Server> = OnceLock::new();
         static FILESYSTEM: OnceLock<Server> = OnceLock::new();
         static BUCKET: OnceLock<(BucketServer, Server)> = OnceLock::new();
+        static REDIRECTS: OnceLock<(BucketServer, Server)> = OnceLock::new();
         let server = match self {
             Self::Memory => MEMORY.get_or_init(Server::memory),
-            Self::S3 => {
-                let start = || {
-                    let bucket = BucketServer::start();
-                    let server = Server::on_bucket(&bucket);
-                    (bucket, server)
-                };
-                &BUCKET.get_or_init(start).1
-            }
+            Self::S3 => &BUCKET.get_or_init(|| start(Server::on_bucket)).1,
+            Self::Redirects => &REDIRECTS.get_or_init(|| start(Server::redirecting_to)).1,
             // Relative to the server's own temporary folder.
             Self::Filesystem => FILESYSTEM.get_or_init(|| Server::start(&["--storage", "data"])),
         };
@@ -41,12 +38,19 @@ impl Backend {
     }
 }
 
+fn start(on: fn(&BucketServer) -> Server) -> (BucketServer, Server) {
+    let bucket = BucketServer::start();
+    let server = on(&bucket);
+    (bucket, server)
+}
+
 /// Makes each behaviour, a `fn(&Repository)`, a test on every storage.
 macro_rules! behaviours {
     ($($name:ident),* $(,)?) => {
         behaviours!(@on memory Memory $($name)*);
         behaviours!(@on filesystem Filesystem $($name)*);
         behaviours!(@on s3 S3 $($name)*);
+        behaviours!(@on redirects Redirects $($name)*);
     };
     (@on $module:ident $backend:ident $($name:ident)*) => {
         mod $module {

@@ -34,7 +34,7 @@ fn ask(repository: &Repository, range: &str) -> (Vec<u8>, Response) {
     let response = repository
         .request("GET", &format!("blobs/{digest}"))
         .header("Range", range)
-        .send();
+        .send_and_follow();
     (content, response)
 }
 
@@ -120,7 +120,7 @@ fn a_range_of_the_empty_blob_is_never_a_server_error(repository: &Repository) {
         let response = repository
             .request("GET", &format!("blobs/{digest}"))
             .header("Range", range)
-            .send();
+            .send_and_follow();
         assert!(
             [200, 416].contains(&response.status),
             "{range}: {}",
@@ -176,7 +176,7 @@ fn a_range_applies_if_the_blob_is_the_expected_one(repository: &Repository) {
             .request("GET", &path)
             .header("Range", "bytes=1-2")
             .header("If-Range", condition)
-            .send()
+            .send_and_follow()
     };
     let same = ask(&etag);
     same.expect_status(206);
@@ -194,7 +194,7 @@ fn a_download_can_be_resumed_at_any_byte(repository: &Repository) {
         let response = repository
             .request("GET", &path)
             .header("Range", &format!("bytes={start}-"))
-            .send();
+            .send_and_follow();
         response.expect_status(206);
         assert!(response.body == bytes[start..], "{start}");
     }
@@ -210,7 +210,10 @@ fn parts_of_a_large_blob_in_parallel_make_the_whole(repository: &Repository) {
             scope.spawn(move || {
                 let (first, last) = (number * part, (number + 1) * part - 1);
                 let range = format!("bytes={first}-{last}");
-                let response = repository.request("GET", path).header("Range", &range).send();
+                let response = repository
+                    .request("GET", path)
+                    .header("Range", &range)
+                    .send_and_follow();
                 response.expect_status(206);
                 assert!(response.body == content[first..=last]);
             });

@@ -323,7 +323,7 @@ fn a_large_blob_is_stored_whole(repository: &Repository) {
     let mut hashed = crate::support::content::Hashed::new();
     let got = repository
         .request("GET", &format!("blobs/{digest}"))
-        .try_send_to(&mut hashed);
+        .try_pull_to(&mut hashed);
     got.expect("the blob can be pulled").expect_status(200);
     assert_eq!(hashed.finish(), (digest, length));
 }

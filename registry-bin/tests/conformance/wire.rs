@@ -160,7 +160,7 @@ fn a_client_that_leaves_during_a_download_does_no_harm(repository: &Repository) 
         let head = format!("GET {path} HTTP/1.1\r\nHost: registry\r\n\r\n");
         connection.write_raw(head.as_bytes()).expect("the server reads");
         let (status, _) = connection.read_head().expect("a head");
-        assert_eq!(status, 200);
+        assert!([200, 307].contains(&status), "{status}");
     }
     assert!(repository.get(&blob).body == content);
 }

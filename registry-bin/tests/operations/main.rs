@@ -10,6 +10,7 @@ mod listeners;
 mod logs;
 mod notifications;
 mod proxies;
+mod redirects;
 mod scripts;
 mod secrets;
 #[cfg(feature = "opentelemetry")]

@@ -44,6 +44,11 @@ impl BucketServer {
         self.runtime.block_on(work(&self.double))
     }
 
+    /// Deletes the objects whose keys begin so, behind the back of the server under test.
+    pub(crate) fn lose(&self, prefix: &str) {
+        self.double.lose(prefix);
+    }
+
     /// Returns the variables with which a server finds it.
     pub(crate) fn environment(&self) -> [(&'static str, &str); 4] {
         [

@@ -1,4 +1,5 @@
-//! A small blocking HTTP/1.1 client that shows what is on the wire: it follows nothing, decodes nothing, retries nothing.
+//! A small blocking HTTP/1.1 client that shows what is on the wire: it decodes nothing, retries nothing, and
+//! follows only where a test says so.
 
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -73,14 +74,55 @@ impl<'a> Request<'a> {
         self.try_send().unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
+    /// Sends the request as [`Self::send`], and if the answer sends it to another host (307), there as well: with the same
+    /// headers, except for credentials. Returns the last response.
+    ///
+    /// # Panics
+    /// Also if that is no address of a host with a port.
+    pub(crate) fn send_and_follow(self) -> Response {
+        let again = self.again();
+        let response = self.send();
+        match again(&response) {
+            Some(request) => request.send(),
+            None => response,
+        }
+    }
+
+    /// Returns what finds the same request to another host in the answer to this one.
+    fn again(&self) -> impl FnOnce(&Response) -> Option<Request<'static>> + use<> {
+        let (method, mut headers) = (self.method.clone(), self.headers.clone());
+        headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Authorization"));
+        move |response| {
+            let location = response.header("Location").filter(|_| response.status == 307)?;
+            let host = location
+                .strip_prefix("http://")
+                .and_then(|rest| rest.split('/').next());
+            let address = host.and_then(|host| host.parse().ok());
+            let address = address.unwrap_or_else(|| panic!("{location} is not followed"));
+            let request = Request::new(address, &method, &target_of(location));
+            Some(Request { headers, ..request })
+        }
+    }
+
     /// As [`Self::send`], with an error where the server can't be reached or breaks the protocol.
     pub(crate) fn try_send(self) -> io::Result<Response> {
         let mut connection = Connection::open(self.address)?;
         connection.exchange(self.header("Connection", "close"))?.collect()
     }
 
+    /// As [`Self::send_and_follow`], with an error as [`Self::try_send`]; copies a 2xx body to `sink` and returns the response
+    /// without it.
+    pub(crate) fn try_pull_to(self, sink: &mut impl Write) -> io::Result<Response> {
+        let again = self.again();
+        let response = self.try_send_to(sink)?;
+        match again(&response) {
+            Some(request) => request.try_send_to(sink),
+            None => Ok(response),
+        }
+    }
+
     /// Sends the request on a connection of its own, copies a 2xx body to `sink` and returns the response without it.
-    pub(crate) fn try_send_to(self, sink: &mut impl Write) -> io::Result<Response> {
+    fn try_send_to(self, sink: &mut impl Write) -> io::Result<Response> {
         let mut connection = Connection::open(self.address)?;
         let mut incoming = connection.exchange(self.header("Connection", "close"))?;
         if (200..300).contains(&incoming.status) {

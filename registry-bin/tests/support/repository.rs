@@ -85,9 +85,11 @@ impl Repository {
         self.authorized(Request::new(self.address, method, &target_of(location)))
     }
 
-    /// Sends a GET that accepts every type of manifest, as clients do.
+    /// Sends a GET that accepts every type of manifest, as clients do, also to another host if the answer says so.
     pub(crate) fn get(&self, rest: &str) -> Response {
-        self.request("GET", rest).header("Accept", MANIFESTS).send()
+        self.request("GET", rest)
+            .header("Accept", MANIFESTS)
+            .send_and_follow()
     }
 
     /// Sends a HEAD that accepts every type of manifest.

@@ -105,8 +105,23 @@ impl Server {
         ])
     }
 
+    /// Starts a server on a bucket of `double`, which sends its clients there for blobs.
+    pub(crate) fn redirecting_to(double: &BucketServer) -> Self {
+        // A variable of the configuration is one that allows no deletes.
+        let variables = [
+            ("REGISTRY_STORAGE_DELETE_ENABLED", "true"),
+            ("REGISTRY_STORAGE_REDIRECT_DISABLE", "false"),
+        ];
+        Self::on_bucket_with(double, &variables)
+    }
+
     /// Starts a server on a bucket of `double`.
     pub(crate) fn on_bucket(double: &BucketServer) -> Self {
+        Self::on_bucket_with(double, &[])
+    }
+
+    /// As [`Self::on_bucket`], with more variables of the environment.
+    pub(crate) fn on_bucket_with(double: &BucketServer, more: &[(&str, &str)]) -> Self {
         let arguments = [
             "serve",
             "--storage",
@@ -114,7 +129,7 @@ impl Server {
             "--listen",
             "127.0.0.1:0",
         ];
-        Self::run_with(&arguments, &double.environment())
+        Self::run_with(&arguments, &[&double.environment(), more].concat())
     }
 
     /// Starts the program with exactly these arguments and waits until it answers.

@@ -8,8 +8,8 @@ use crate::name::RepositoryName;
 use crate::operation::Principal;
 use crate::range::RangeHeader;
 use crate::request::EntityTags;
-use crate::response::Response;
-use crate::storage::{PageRequest, Storage};
+use crate::response::{Response, ResponseBody};
+use crate::storage::{Blob, PageRequest, SignedUrl, Storage};
 
 /// How many repositories are tried for a mount without a source. If none fits, the client uploads instead.
 const MOUNT_CANDIDATES: usize = 100;
@@ -24,7 +24,26 @@ impl<S: ?Sized + Storage> Registry<S> {
     ) -> Result<Response, Error> {
         let blob = self.storage.open_blob(repository, digest).await?;
         let response = Response::blob(repository, digest, &blob, range, if_none_match);
+        // Not for several ranges: S3 and others ignore those, and send all of the blob.
+        let sends_one_piece = matches!(response.body, ResponseBody::Blob { .. });
+        let url = if sends_one_piece {
+            self.signed_url(&blob).await
+        } else {
+            None
+        };
+        let response = match url {
+            Some(url) => Response::blob_redirect(digest, &url),
+            None => response,
+        };
         Ok(self.with_blob_event(response, EventAction::Pull, repository, digest, Some(blob.size)))
+    }
+
+    /// Returns where a client can read a blob by itself, if clients are sent there.
+    async fn signed_url(&self, blob: &Blob) -> Option<SignedUrl> {
+        match self.options.redirect_from_size {
+            Some(size) if blob.size >= size => blob.content.signed_url().await,
+            _ => None,
+        }
     }
 
     pub(super) async fn head_blob(

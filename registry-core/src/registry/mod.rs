@@ -94,6 +94,14 @@ impl<S: ?Sized + Storage> Registry<S> {
         self
     }
 
+    /// Makes all content come from the registry itself, whatever [`Options::redirect_from_size`] says: for a client that cannot
+    /// reach the place where it would be sent.
+    #[must_use]
+    pub const fn without_redirects(mut self) -> Self {
+        self.options.redirect_from_size = None;
+        self
+    }
+
     /// Returns the authorizer.
     #[must_use]
     pub const fn authorizer(&self) -> &Arc<dyn Authorizer> {
@@ -329,7 +337,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         self.authorizer.authorize(principal, &operation).is_ok()
     }
 
-    /// Adds what happened to a successful response, if events are enabled.
+    /// Adds what happened to a successful response, if events are enabled. A client that is sent elsewhere for a blob pulls it.
     fn with_event(
         &self,
         mut response: Response,
@@ -337,7 +345,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         repository: &RepositoryName,
         target: impl FnOnce() -> EventTarget,
     ) -> Response {
-        if self.has_events && matches!(response.status, 200..300) {
+        if self.has_events && matches!(response.status, 200..300 | 307) {
             response.event = Some(Box::new(Event {
                 action,
                 repository: repository.clone(),

@@ -38,6 +38,10 @@ pub struct Options {
     /// The maximum size in bytes of one page of a list of referrers; the rest follows through its `Link`. The default
     /// is 4 MiB, which is what a client must be ready to read. A single larger descriptor is sent alone.
     pub referrers_size_limit: usize,
+    /// The size in bytes from which on a client is sent elsewhere for a blob, with 307, if the storage knows a
+    /// [URL](crate::storage::BlobContent::signed_url) where it can read it. The default is `None`: content always comes from the
+    /// registry.
+    pub redirect_from_size: Option<u64>,
 }
 
 impl Default for Options {
@@ -51,6 +55,7 @@ impl Default for Options {
             catalog_page_limit: PageQuery::MAXIMUM_ITEMS,
             catalog_key: None,
             referrers_size_limit: 4 * 1024 * 1024,
+            redirect_from_size: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::name::RepositoryName;
 use crate::range::{RangeHeader, Selection};
 use crate::reference::Reference;
 use crate::request::{EntityTags, blob_path};
-use crate::storage::{Blob, Manifest};
+use crate::storage::{Blob, Manifest, SignedUrl};
 
 /// The content of a digest never changes, but only clients that may read it may cache it.
 const IMMUTABLE: &str = "private, max-age=31536000, immutable";
@@ -58,6 +58,17 @@ impl Response {
                 Self::no_part(Error::new(ErrorCode::RangeNotSatisfiable, message), blob)
             }
         }
+    }
+
+    /// A blob or a part of it is to be read at `url`: 307.
+    #[must_use]
+    pub(crate) fn blob_redirect(digest: &Digest, url: &SignedUrl) -> Self {
+        // A client that uses the answer again must have time to use the URL, and the keys of the storage may expire before it.
+        let age = url.lifetime().as_secs() / 4;
+        Self::empty(307)
+            .with_field("Location", url.reveal())
+            .with_field("Docker-Content-Digest", digest)
+            .with_field("Cache-Control", format!("private, max-age={age}"))
     }
 
     fn no_part(error: Error, blob: &Blob) -> Self {

@@ -36,7 +36,6 @@ use crate::upload_id::UploadId;
 ///
 /// Everything that depends on the protocol is decided here, so the transport adds only what its own protocol needs.
 /// `Location` and `Link` are paths, relative to the host of the request.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Response {
     /// The HTTP status.
@@ -264,6 +263,20 @@ impl Response {
     #[must_use]
     pub(crate) fn deleted() -> Self {
         Self::empty(202)
+    }
+}
+
+impl fmt::Debug for Response {
+    /// Leaves out the `Location`, which may be a [`SignedUrl`](crate::storage::SignedUrl).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = self.fields.iter().filter(|(name, _)| *name != "Location");
+        f.debug_struct("Response")
+            .field("status", &self.status)
+            .field("fields", &fields.collect::<Vec<_>>())
+            .field("body", &self.body)
+            .field("error", &self.error)
+            .field("event", &self.event)
+            .finish()
     }
 }
 

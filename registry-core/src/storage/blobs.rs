@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use super::{Page, PageRequest, TagFilter};
+use super::{Page, PageRequest, SignedUrl, TagFilter};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::name::RepositoryName;
@@ -28,11 +28,20 @@ pub struct Blob {
 }
 
 /// The content of an opened blob. It stays readable for as long as the handle lives; on a disk even after a delete.
+#[async_trait]
 pub trait BlobContent: fmt::Debug + Send + Sync {
     /// Reads the bytes of `range`, which must lie within the blob's size, in chunks of bounded size.
     ///
     /// Nothing is read before the stream is polled. Cancel safety: dropping the stream stops the reading.
     fn read(&self, range: Range<u64>) -> ByteStream;
+
+    /// Returns a URL at which a client can read the content by itself; `None` if there is none, or not now, and the content has
+    /// to be read here. A registry asks only if it may [redirect](crate::registry::Options::redirect_from_size). The default is `None`.
+    ///
+    /// Cancel safe.
+    async fn signed_url(&self) -> Option<SignedUrl> {
+        None
+    }
 }
 
 /// Blobs, and which repositories may read them: a facet of [`Storage`](super::Storage), whose promises apply here.

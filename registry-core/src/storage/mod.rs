@@ -5,6 +5,7 @@ mod forward;
 mod history;
 mod lists;
 mod manifests;
+mod signed_url;
 mod uploads;
 
 #[doc(hidden)]
@@ -19,6 +20,7 @@ pub use self::manifests::{
     ChildKind, Manifest, ManifestChild, ManifestStorage, NewManifest, RepositoryDeleted, TagCondition,
     TagFilter,
 };
+pub use self::signed_url::SignedUrl;
 pub use self::uploads::{Body, UploadKey, UploadStorage};
 
 /// What a registry requires of its storage, in four facets. Any type that implements all of them is a storage.

@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 use http_body::Body;
+use ipnet::IpNet;
 use registry_core::challenge::ChallengeError;
 use registry_core::policy::Claims;
 use registry_core::request::{ResolvedRequest, allowed_methods, clean_target};
@@ -62,6 +63,8 @@ struct Shared<S: ?Sized + Storage> {
     observer: Arc<dyn RequestObserver>,
     events: Option<Arc<dyn EventSink>>,
     rates: Option<Arc<RateLimits>>,
+    /// The networks whose clients may be sent elsewhere for content; `None` for all.
+    redirected: Option<Arc<[IpNet]>>,
     fields: Arc<HeaderMap>,
     permits: Permits,
     downloads: Permits,
@@ -100,6 +103,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
                 observer: Arc::new(AccessLog),
                 events: None,
                 rates: None,
+                redirected: None,
                 fields: Arc::default(),
                 permits,
                 downloads,
@@ -146,6 +150,14 @@ impl<S: ?Sized + Storage> RegistryService<S> {
         self.with(|shared| shared.rates = Some(Arc::new(limits)))
     }
 
+    /// Sends only clients of these networks elsewhere for content, if the registry
+    /// [does that](registry_core::registry::Options::redirect_from_size), because others cannot reach that place. By default, all clients are.
+    /// A client whose address is not [known](Connection::client) gets content from the registry.
+    #[must_use]
+    pub fn with_redirected_networks(self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.with(|shared| shared.redirected = Some(networks.into_iter().collect()))
+    }
+
     /// Adds header fields, such as `X-Content-Type-Options`, to every response that has none of the same name.
     #[must_use]
     pub fn with_fields(self, fields: HeaderMap) -> Self {
@@ -190,6 +202,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
             observer: Arc::clone(&self.shared.observer),
             events: self.shared.events.clone(),
             rates: self.shared.rates.clone(),
+            redirected: self.shared.redirected.clone(),
             fields: Arc::clone(&self.shared.fields),
             permits: self.shared.permits.clone(),
             downloads: self.shared.downloads.clone(),
@@ -321,6 +334,16 @@ impl<S: ?Sized + Storage> Shared<S> {
         }
     }
 
+    /// Returns whether the client may be sent elsewhere for content.
+    fn may_be_redirected(&self, parts: &Parts) -> bool {
+        let Some(networks) = &self.redirected else {
+            return true;
+        };
+        let client = Connection::of(parts).and_then(Connection::client);
+        let client = client.map(|client| client.to_canonical());
+        client.is_some_and(|client| networks.iter().any(|network| network.contains(&client)))
+    }
+
     /// Authenticates a request to the registry, waits for a permit, and handles it.
     async fn handle(
         &self,
@@ -365,6 +388,10 @@ impl<S: ?Sized + Storage> Shared<S> {
         self.wait_for_turn(exchange, account).await?;
         let registry = self.registry.clone();
         let registry = registry.with_authorizer(Arc::clone(&access.authorizer));
+        let registry = match self.may_be_redirected(parts) {
+            true => registry,
+            false => registry.without_redirects(),
+        };
         let mut response = match &self.events {
             Some(events) => {
                 let intents = RequestIntents::new(&**events, exchange.record());

@@ -13,6 +13,7 @@ mod protocol;
 mod proxy;
 mod pull;
 mod push;
+mod redirects;
 mod silence;
 mod stop;
 mod test_double;

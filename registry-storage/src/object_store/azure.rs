@@ -1,9 +1,11 @@
 //! Azure Blob Storage.
 
 use std::fmt;
+use std::sync::Arc;
 
 use object_store::ClientConfigKey;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::signer::SignedUrlOptions;
 
 use super::ObjectStoreBackend;
 use super::client::Connector;
@@ -88,15 +90,23 @@ impl ObjectStoreBackend {
             value(&AzureConfigKey::AccountName),
             value(&AzureConfigKey::Endpoint)
         );
+        // A URL that was given for all of the container cannot sign others, and no request is signed by nobody.
+        let can_sign =
+            value(&AzureConfigKey::SasKey).is_empty() && value(&AzureConfigKey::SkipSignature) != "true";
         let store = builder
             .with_container_name(container)
             .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), NO_LIMIT)
             .with_retry(retries())
             .with_http_connector(Connector::default())
             .build()?;
-        Ok(Self {
+        let backend = Self {
             lists_only_below: true,
-            ..Self::new(store, prefix)?.at(address)
+            ..Self::new(store.clone(), prefix)?.at(address)
+        };
+        Ok(match can_sign {
+            // What it signs cannot name the type of the content.
+            true => backend.with_signer(Arc::new(store), SignedUrlOptions::new()),
+            false => backend,
         })
     }
 }

@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange};
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+use registry_core::storage::SignedUrl;
 use registry_core::storage::{BlobContent, ByteStream};
 use registry_core::{Error, ErrorCode};
 
@@ -29,6 +32,7 @@ pub(super) struct ObjectContent {
     pub(super) size: Option<u64>,
 }
 
+#[async_trait]
 impl BlobContent for ObjectContent {
     fn read(&self, range: Range<u64>) -> ByteStream {
         let reading = Reading {
@@ -44,6 +48,11 @@ impl BlobContent for ObjectContent {
         Box::pin(stream::try_unfold(reading, |mut reading| async move {
             Ok(reading.next().await?.map(|chunk| (chunk, reading)))
         }))
+    }
+
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+    async fn signed_url(&self) -> Option<SignedUrl> {
+        self.backend.signed_url(&self.path).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use object_store::ClientConfigKey;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
@@ -9,6 +10,7 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use super::ObjectStoreBackend;
 use super::client::Connector;
 use super::location::{LocationError, NO_LIMIT, retries};
+use super::signed_url::as_octets;
 
 /// How a bucket of Google Cloud Storage is reached.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -55,6 +57,7 @@ impl ObjectStoreBackend {
             GcsCredentials::Key(key) => by_key(key),
         };
         let service = builder.get_config_value(&GoogleConfigKey::BaseUrl);
+        let can_sign = can_sign(&builder);
         let address = format!("{bucket} of {}", service.as_deref().unwrap_or("Google"));
         let store = builder
             .with_bucket_name(bucket)
@@ -63,6 +66,27 @@ impl ObjectStoreBackend {
             .with_http_connector(Connector::default())
             .build()
             .map_err(|_| LocationError::GoogleSettings)?;
-        Ok(Self::new(store, prefix)?.at(address))
+        let backend = Self::new(store.clone(), prefix)?.at(address);
+        Ok(match can_sign {
+            true => backend.with_signer(Arc::new(store), as_octets()),
+            false => backend,
+        })
     }
+}
+
+/// Returns whether the key of a service account is at hand. Without one, Google would have to be asked for each signature.
+fn can_sign(builder: &GoogleCloudStorageBuilder) -> bool {
+    let value = |key| builder.get_config_value(&key);
+    let keys = [
+        GoogleConfigKey::ServiceAccount,
+        GoogleConfigKey::ServiceAccountKey,
+    ];
+    let is_given = keys.into_iter().any(|key| value(key).is_some());
+    // A file with the login of a user, or of another cloud, has no such key.
+    let has_key = |path: String| {
+        let file = std::fs::read_to_string(path).unwrap_or_default();
+        let fields: serde_json::Value = serde_json::from_str(&file).unwrap_or_default();
+        fields.get("private_key").is_some()
+    };
+    is_given || value(GoogleConfigKey::ApplicationCredentials).is_some_and(has_key)
 }

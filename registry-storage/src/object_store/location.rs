@@ -25,6 +25,11 @@ pub enum LocationError {
     /// The address of the service is malformed. It is not shown, because it may hold a password.
     #[error("the address of the service is none; write it as https://HOST or https://HOST:PORT")]
     EndpointForm,
+    /// The address that clients are sent to is malformed. It is not shown, because it may hold a password.
+    #[error(
+        "the address that clients are sent to is none; write it as https://HOST or https://HOST:PORT, without a path"
+    )]
+    RedirectEndpoint,
     /// The environment names a service on another machine that is reached without TLS, and does not allow that.
     #[error(
         "the address of the service begins with http://, so everybody in between could read and change everything; write \

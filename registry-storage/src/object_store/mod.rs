@@ -21,6 +21,8 @@ mod probe;
 mod records;
 #[cfg(feature = "s3")]
 mod s3;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+mod signed_url;
 
 use std::fmt;
 use std::ops::Range;
@@ -87,6 +89,9 @@ pub struct ObjectStoreBackend {
     seen: Arc<SeenBytes>,
     /// Listings leave out the object whose key is the prefix, as the client of Azure does.
     lists_only_below: bool,
+    /// What signs URLs for clients, if the store has such.
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+    signer: Option<Arc<signed_url::UrlSigner>>,
 }
 
 /// How long one request for a record, or one silence of the store, may last, the store's own retries included.
@@ -153,6 +158,8 @@ impl ObjectStoreBackend {
             part_memory: PartMemory::new(PART_MEMORY_BYTES, memory_patience),
             seen: Arc::default(),
             lists_only_below: false,
+            #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+            signer: None,
         }
     }
 

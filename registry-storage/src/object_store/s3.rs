@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use object_store::ClientConfigKey;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
@@ -9,6 +10,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3Conditio
 use super::ObjectStoreBackend;
 use super::client::Connector;
 use super::location::{LocationError, NO_LIMIT, retries};
+use super::signed_url::as_octets;
 
 /// How a bucket of S3 is reached. Options that are not set come from the variables `AWS_…` of the environment, then
 /// from web identity, the container or the instance.
@@ -39,6 +41,9 @@ pub struct S3Options {
     pub fips: bool,
     /// Use Amazon's hosts near the client.
     pub accelerate: bool,
+    /// Scheme, host and port of the URLs with which clients read content: `https://HOST`, in place of those that this process
+    /// uses. The path stays, so behind it must be the same bucket, in the path unless [`bucket_in_host`](Self::bucket_in_host).
+    pub redirect_endpoint: Option<String>,
 }
 
 /// How the service encrypts objects.
@@ -56,6 +61,7 @@ impl fmt::Debug for S3Options {
         f.debug_struct("S3Options")
             .field("region", &self.region)
             .field("endpoint", &self.endpoint)
+            .field("redirect_endpoint", &self.redirect_endpoint)
             .finish_non_exhaustive()
     }
 }
@@ -84,10 +90,25 @@ impl S3Options {
     /// Checks whether requests for `bucket` have an address, without creating a client.
     ///
     /// # Errors
-    /// [`LocationError::Bucket`], [`LocationError::Region`], [`LocationError::Endpoint`] and
-    /// [`LocationError::EndpointForm`].
+    /// [`LocationError::Bucket`], [`LocationError::Region`], [`LocationError::Endpoint`],
+    /// [`LocationError::EndpointForm`] and [`LocationError::RedirectEndpoint`].
     pub fn check(&self, bucket: &str) -> Result<(), LocationError> {
-        check_address(bucket, self.region.as_deref(), self.endpoint(bucket).as_deref())
+        check_address(bucket, self.region.as_deref(), self.endpoint(bucket).as_deref())?;
+        self.check_redirect_endpoint()
+    }
+
+    fn check_redirect_endpoint(&self) -> Result<(), LocationError> {
+        let Some(endpoint) = &self.redirect_endpoint else {
+            return Ok(());
+        };
+        let rest = endpoint
+            .strip_prefix("https://")
+            .or_else(|| endpoint.strip_prefix("http://"));
+        let is_origin = rest.is_some_and(|rest| !rest.trim_end_matches('/').contains('/'));
+        match check_address("bucket", None, Some(endpoint)) {
+            Ok(()) if is_origin => Ok(()),
+            _ => Err(LocationError::RedirectEndpoint),
+        }
     }
 
     /// Amazon's hosts near the client find the bucket only through the host.
@@ -104,13 +125,14 @@ impl ObjectStoreBackend {
     /// # Errors
     /// Those of [`LocationError`].
     pub fn s3(bucket: &str, prefix: &str, options: &S3Options) -> Result<Self, LocationError> {
-        let (store, address) = build(bucket, options)?;
-        Ok(Self::new(store, prefix)?.at(address))
+        let (store, signer, address) = build(bucket, options)?;
+        let backend = Self::new(store, prefix)?.at(address);
+        Ok(backend.with_signer(Arc::new(signer), as_octets()))
     }
 }
 
-/// Creates the client, and returns what a probe of the store depends on.
-fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, String), LocationError> {
+/// Creates the client and the one that signs URLs, and returns what a probe of the store depends on.
+fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, AmazonS3, String), LocationError> {
     let client = AmazonS3ConfigKey::Client;
     let mut builder = match &options.access_key {
         Some((name, key)) => AmazonS3Builder::new()
@@ -149,6 +171,7 @@ fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, String), Locati
     let region = value(AmazonS3ConfigKey::Region);
     let endpoint = value(AmazonS3ConfigKey::S3Endpoint).or_else(|| value(AmazonS3ConfigKey::Endpoint));
     check_address(bucket, region.as_deref(), endpoint.as_deref())?;
+    options.check_redirect_endpoint()?;
     let address = format!(
         "{} in {} of {}, encrypted {}",
         bucket,
@@ -171,16 +194,25 @@ fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, String), Locati
         }
         builder = builder.with_allow_http(true);
     }
-    let store = builder
+    let builder = builder
         .with_bucket_name(bucket)
         .with_config(client(ClientConfigKey::Timeout), NO_LIMIT)
         .with_retry(retries())
         .with_http_connector(Connector::default())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         // One object is deleted at a time, which every S3-compatible store understands.
-        .with_disable_bulk_delete(true)
-        .build()?;
-    Ok((store, address))
+        .with_disable_bulk_delete(true);
+    let store = builder.clone().build()?;
+    let signer = match &options.redirect_endpoint {
+        None => store.clone(),
+        // The host is part of what is signed. Keys that expire are fetched once for both.
+        Some(endpoint) => builder
+            .with_config(AmazonS3ConfigKey::S3Endpoint, endpoint.trim_end_matches('/'))
+            .with_allow_http(true)
+            .with_credentials(Arc::clone(store.credentials()))
+            .build()?,
+    };
+    Ok((store, signer, address))
 }
 
 /// Returns whether nobody else can hear or answer what is sent to an address.

@@ -229,7 +229,7 @@ impl Write for Count {
 
 fn pull(subject: &Subject, target: &str, length: u64) -> Result<(), String> {
     let mut count = Count(0);
-    expect(subject.request("GET", target).try_send_to(&mut count), 200)?;
+    expect(subject.request("GET", target).try_pull_to(&mut count), 200)?;
     if count.0 == length {
         Ok(())
     } else {

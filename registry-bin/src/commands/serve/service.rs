@@ -38,7 +38,9 @@ pub(super) fn service(
     limits: Limits,
 ) -> RegistryService<impl Storage + use<>> {
     let metered = hooks.telemetry.meter(&storage.storage, location.kind());
-    let registry = Registry::new(Arc::new(metered), options(configuration, catalog_key));
+    let mut options = options(configuration, catalog_key);
+    options.redirect_from_size = storage.redirects.as_ref().map(|redirects| redirects.from_size);
+    let registry = Registry::new(Arc::new(metered), options);
     let quotas = Arc::new(QuotaAdmission::new(Arc::clone(&storage.store)));
     let registry = admissions(configuration)
         .into_iter()
@@ -49,6 +51,13 @@ pub(super) fn service(
         .with_observer(Arc::new(hooks.telemetry.observers.clone()))
         .with_access(Arc::clone(&hooks.authentication.access))
         .with_rate_limits(rate_limits(&configuration.http.rate_limit));
+    if let Some(networks) = storage
+        .redirects
+        .as_ref()
+        .and_then(|redirects| redirects.networks.clone())
+    {
+        service = service.with_redirected_networks(networks);
+    }
     if let Some(notifications) = hooks.notifications {
         let notifier = Arc::clone(&notifications.notifier);
         hooks.telemetry.metrics.add_notifier(Arc::clone(&notifier));

@@ -133,6 +133,8 @@ storage:
     usedualstack: true
     accelerate: true
     usefipsendpoint: true
+    redirectendpoint: 'https://j'
+  redirect: {disable: false, networks: [10.0.0.0/8], minimumsize: 64KiB}
 auth:
   htpasswd: {realm: Registry, path: /users}
 ",
@@ -194,7 +196,6 @@ storage:
   filesystem: {maxthreads: 100}
   cache: {blobdescriptor: redis, blobdescriptorsize: 5}
   tag: {concurrencylimit: 8}
-  redirect: {disable: true}
 redis:
   addr: a
   addrs: [a]
@@ -246,7 +247,6 @@ storage:
     multipartcopychunksize: 1
     multipartcopymaxconcurrency: 1
     multipartcopythresholdsize: 1
-    redirectendpoint: a
     loglevel: debug
 ",
     #[cfg(feature = "gcs")]

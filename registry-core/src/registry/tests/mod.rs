@@ -4,6 +4,7 @@ mod lists;
 mod manifests;
 mod namespaces;
 mod options;
+mod redirects;
 mod rights;
 mod uploads;
 
@@ -16,11 +17,11 @@ use crate::page::PageQuery;
 use crate::reference::Reference;
 use crate::storage::{
     Blob, BlobStorage, EndReason, ListStorage, Manifest, ManifestStorage, NewManifest, Page, PageRequest,
-    ReferrersRequest, RepositoryDeleted, RestoreTag, RestoredTag, TagCondition, TagEnd, TagFilter, TagValue,
-    UploadKey, UploadStorage,
+    ReferrersRequest, RepositoryDeleted, RestoreTag, RestoredTag, SignedUrl, TagCondition, TagEnd, TagFilter,
+    TagValue, UploadKey, UploadStorage,
 };
 use crate::tag::Tag;
-use crate::testing::{Items, Memory, now, read_all, text_of};
+use crate::testing::{Elsewhere, Items, Memory, now, read_all, text_of};
 use crate::time::Timestamp;
 use crate::upload_id::UploadId;
 use alloc::borrow::ToOwned as _;
@@ -49,6 +50,8 @@ struct Tiny {
     referrers: Vec<Descriptor>,
     largest_page: usize,
     pushed: Mutex<Vec<NewManifest>>,
+    /// Where every blob can be read as well.
+    signed_url: Option<SignedUrl>,
 }
 
 impl Tiny {
@@ -107,7 +110,7 @@ impl BlobStorage for Tiny {
         self.note("open");
         Ok(Blob {
             size: 5,
-            content: Arc::new(Memory(b"hello".to_vec())),
+            content: Arc::new(Elsewhere(Memory(b"hello".to_vec()), self.signed_url.clone())),
         })
     }
 

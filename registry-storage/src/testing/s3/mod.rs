@@ -15,6 +15,7 @@ use std::time::Duration;
 use ::object_store::aws::AmazonS3Builder;
 #[cfg(feature = "gcs")]
 use ::object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
+use ::object_store::signer::SignedUrlOptions;
 use ::object_store::{BackoffConfig, RetryConfig};
 #[cfg(feature = "gcs")]
 use ::object_store::{ClientOptions, StaticCredentialProvider};
@@ -38,8 +39,8 @@ const BUCKET: &str = "bucket";
 /// Conditions on writes are atomic. Entity tags are derived from the content alone, as those of S3 are, so that a
 /// missing nonce is detected. An upload is completed only with the right tags, in ascending order, and if every part
 /// but the last has at least 5 MiB; afterwards it is gone. Listings are in byte order and at most 1000 keys long. An
-/// unsigned request is refused, and an unknown one gets 501. (The signature is not checked.) It also speaks as much of
-/// Google Cloud Storage's XML, which is the same but for generations.
+/// unsigned request is refused, and an unknown one gets 501. (The signature is not checked.) A URL that is signed for twenty
+/// minutes reads an object. It also speaks as much of Google Cloud Storage's XML, which is the same but for generations.
 ///
 /// Dropping it stops the server.
 #[derive(Debug)]
@@ -123,6 +124,18 @@ impl S3Double {
         self.state.bucket().contents()
     }
 
+    /// Deletes the objects whose keys begin with `prefix`, without a request.
+    pub fn lose(&self, prefix: &str) {
+        let mut bucket = self.state.bucket();
+        for key in bucket
+            .contents()
+            .into_keys()
+            .filter(|key| key.starts_with(prefix))
+        {
+            bucket.delete(&key);
+        }
+    }
+
     /// Returns how many uploads were begun and neither completed nor aborted.
     #[must_use]
     pub fn open_uploads(&self) -> usize {
@@ -164,7 +177,8 @@ pub fn backend_at(
         .with_retry(retries())
         .build()
         .expect("the address of a server");
-    ObjectStoreBackend::new(store, prefix)
+    let backend = ObjectStoreBackend::new(store.clone(), prefix)?;
+    Ok(backend.with_signer(Arc::new(store), SignedUrlOptions::new()))
 }
 
 /// As often as a server does, and sooner.

@@ -98,16 +98,14 @@ fn answer(
     body: Bytes,
     fault: Option<S3Fault>,
 ) -> Result<Answer, Refusal> {
-    if !head.headers.contains_key("authorization") {
-        return Err((403, "AccessDenied"));
-    }
+    let mut query = query(head.uri.query().unwrap_or_default());
+    let shown_type = take_signature(head, &mut query)?;
     let path = head.uri.path().trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
     if bucket != BUCKET {
         return Err((404, "NoSuchBucket"));
     }
     let key = decode(key);
-    let query = query(head.uri.query().unwrap_or_default());
     let names: Vec<&str> = query.keys().map(String::as_str).collect();
     let value = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
     let mut bucket = state.bucket();
@@ -144,7 +142,12 @@ fn answer(
             let response = Response::builder()
                 .header("etag", &object.tag)
                 .header(GENERATION, object.generation)
-                .header("last-modified", DATE);
+                .header("last-modified", DATE)
+                .header("accept-ranges", "bytes")
+                .header(
+                    "content-type",
+                    shown_type.as_deref().unwrap_or("binary/octet-stream"),
+                );
             finish(match requested_range(&head.headers, object.content.len())? {
                 None => response
                     .header("content-length", object.content.len())
@@ -219,6 +222,38 @@ fn answer(
 /// The field with the generation of an object, which only the client of Google Cloud Storage reads.
 const GENERATION: &str = "x-goog-generation";
 
+/// Takes the parameters of a signed URL out of a query, and returns the type that the content is to have. A request has either
+/// them or a signed header, and only a read of an object may have them.
+fn take_signature(
+    head: &http::request::Parts,
+    query: &mut BTreeMap<String, String>,
+) -> Result<Option<String>, Refusal> {
+    const PARAMETERS: [&str; 6] = [
+        "X-Amz-Algorithm",
+        "X-Amz-Credential",
+        "X-Amz-Date",
+        "X-Amz-Expires",
+        "X-Amz-SignedHeaders",
+        "X-Amz-Signature",
+    ];
+    let taken = PARAMETERS.map(|name| query.remove(name));
+    let [_, _, _, expires, signed, signature] = &taken;
+    match (head.headers.contains_key("authorization"), signature) {
+        (true, None) => return Ok(None),
+        (true, Some(_)) => return Err((400, "InvalidArgument")),
+        (false, None) => return Err((403, "AccessDenied")),
+        (false, Some(_)) => {}
+    }
+    if taken.iter().any(Option::is_none) {
+        return Err((400, "AuthorizationQueryParametersError"));
+    }
+    let lives = expires.as_deref().is_some_and(|seconds| seconds == "1200");
+    if !lives || signed.as_deref() != Some("host") || head.method != Method::GET {
+        return Err((403, "SignatureDoesNotMatch"));
+    }
+    Ok(query.remove("response-content-type"))
+}
+
 /// The time at which all objects were written.
 const DATE: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
 
@@ -283,7 +318,11 @@ fn requested_range(headers: &HeaderMap, size: usize) -> Result<Option<Range<usiz
     let bounds = range
         .strip_prefix("bytes=")
         .and_then(|range| range.split_once('-'));
-    let bounds = bounds.and_then(|(first, last)| Some((first.parse().ok()?, last.parse::<usize>().ok()?)));
+    let last = |text: &str| match text {
+        "" => Some(usize::MAX - 1),
+        number => number.parse::<usize>().ok(),
+    };
+    let bounds = bounds.and_then(|(first, end)| Some((first.parse().ok()?, last(end)?)));
     match bounds {
         Some((first, last)) if first <= last && first < size => Ok(Some(first..size.min(last + 1))),
         Some(_) => Err((416, "InvalidRange")),

@@ -2,6 +2,7 @@
 
 mod azure;
 mod gcs;
+mod redirect;
 mod s3;
 
 use schemars::JsonSchema;
@@ -11,6 +12,7 @@ pub(crate) use self::azure::Azure;
 #[cfg(feature = "azure")]
 pub(crate) use self::azure::AzureCredentialKind;
 pub(crate) use self::gcs::Gcs;
+pub(crate) use self::redirect::Redirect;
 pub(crate) use self::s3::S3;
 use super::auth::NoKeys;
 use crate::config::problems::Problems;
@@ -37,7 +39,7 @@ pub(crate) struct Storage {
     pub(crate) oss: Option<serde_json::Value>,
     /// Whether content may be deleted.
     pub(crate) delete: Delete,
-    /// Whether clients are sent to the bucket for content.
+    /// Whether clients are sent to the bucket for blobs.
     pub(crate) redirect: Redirect,
     /// What distribution remembers of blobs. Ours keeps that in its records.
     pub(crate) cache: Cache,
@@ -64,6 +66,7 @@ impl Storage {
         if let Some(azure) = &self.azure {
             azure.check(problems);
         }
+        self.redirect.check(problems);
         let purging = &self.maintenance.upload_purging;
         if purging.most_open == 0 {
             problems.add(
@@ -137,14 +140,6 @@ impl Default for Filesystem {
 pub(crate) struct Delete {
     /// Allow deletes.
     pub(crate) enabled: bool,
-}
-
-/// Whether clients are sent to the bucket for content.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Redirect {
-    /// Clients are not sent to the bucket.
-    pub(crate) disable: Option<bool>,
 }
 
 /// What distribution remembers of blobs.

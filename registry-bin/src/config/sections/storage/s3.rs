@@ -65,9 +65,9 @@ pub(crate) struct S3 {
     /// Amazon's addresses with certified cryptography.
     #[serde(rename = "usefipsendpoint")]
     pub(crate) fips: bool,
-    /// The address that clients are sent to.
+    /// The address that clients are sent to for blobs, in place of the one that this server uses: `https://HOST`, without a path.
     #[serde(rename = "redirectendpoint")]
-    pub(crate) redirect_endpoint: Option<String>,
+    pub(crate) redirect_endpoint: Option<SecretUrl>,
     /// The size of a part.
     #[serde(rename = "chunksize")]
     pub(crate) chunk_size: Option<u64>,
@@ -137,6 +137,8 @@ impl S3 {
         options.dual_stack = self.dual_stack;
         options.fips = self.fips;
         options.accelerate = self.accelerate;
+        let reveal = |url: &SecretUrl| url.reveal().to_owned();
+        options.redirect_endpoint = self.redirect_endpoint.as_ref().map(reveal);
         options
     }
 
@@ -159,6 +161,10 @@ impl S3 {
                 LocationError::Endpoint => (
                     "storage.s3.regionendpoint",
                     "takes an address without a user, a password or a query; the access key is `accesskey` and `secretkey`",
+                ),
+                LocationError::RedirectEndpoint => (
+                    "storage.s3.redirectendpoint",
+                    "takes an address without a path, a user, a password or a query: https://HOST, or https://HOST:PORT",
                 ),
                 _ => (
                     "storage.s3.regionendpoint",
