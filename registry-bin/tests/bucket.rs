@@ -123,18 +123,21 @@ fn while_the_bucket_is_gone_nothing_is_said_to_be_absent() {
 #[test]
 fn a_bucket_that_is_not_there_yet_is_waited_for_if_that_is_asked() {
     let bucket = BucketServer::start();
-    // Right after the start, and in the middle of the probe.
-    for number in 50..53 {
-        bucket
-            .faults()
-            .fault_at(number, S3Fault::Answer(404, "NoSuchBucket"));
-    }
     bucket
         .faults()
         .fault_from_now_on(Some(S3Fault::Answer(404, "NoSuchBucket")));
     let server = thread::scope(|scope| {
         scope.spawn(|| {
             until(|| bucket.faults().requests() >= 2);
+            bucket.faults().fault_from_now_on(None);
+            // And in the middle of the probe.
+            let is_of_probe = |request: &String| request.contains("/probe/");
+            until(|| bucket.faults().take_seen().iter().any(is_of_probe));
+            bucket
+                .faults()
+                .fault_from_now_on(Some(S3Fault::Answer(404, "NoSuchBucket")));
+            let before = bucket.faults().requests();
+            until(|| bucket.faults().requests() >= before + 2);
             bucket.faults().fault_from_now_on(None);
         });
         let arguments = [&SERVE[..], &["--wait"]].concat();
