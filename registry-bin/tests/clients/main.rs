@@ -21,6 +21,7 @@ mod logins;
 mod moving;
 mod podman;
 mod recipes;
+mod redirects;
 mod samples;
 mod service;
 mod skopeo;
