@@ -483,6 +483,26 @@ async fn what_a_store_does_not_implement_is_asked_for_once_and_named() {
     }
 }
 
+/// rclone keeps the bytes that came first.
+#[tokio::test]
+async fn a_store_that_takes_no_other_bytes_for_a_part_makes_the_client_begin_anew() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let name = BytesName::random(Timestamp(0));
+    let token = backend.begin_bytes(&name).await.unwrap();
+    let bytes = StagedBytes { name, token };
+    let mut writer = backend.write_bytes(&bytes, Arc::new(())).await.unwrap();
+    let tag = writer.write(0, 0, Bytes::from("a")).await.unwrap().unwrap();
+    let refusal = S3Fault::Answer(501, "NotImplemented");
+    double.faults().fault_after(0, refusal);
+    let refused = writer.write(0, 0, Bytes::from("b")).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::BlobUploadInvalid, "{refused:?}");
+    double.faults().fault_after(0, refusal);
+    let complete = Complete(bytes, vec![Part { size: 1, tag }], Bytes::from("tail"));
+    let refused = backend.transact(Durability::Synced, complete).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::BlobUploadInvalid, "{refused:?}");
+}
+
 #[tokio::test]
 async fn an_empty_entity_tag_is_no_version() {
     let double = S3Double::start().await.unwrap();

@@ -10,7 +10,7 @@ use registry_core::storage::BlobContent;
 use registry_core::{Error, ErrorCode};
 
 use super::content::ObjectContent;
-use super::error::{convert, failure, is_absent, is_absent_upload, names_bad_part};
+use super::error::{convert, failure, is_absent, is_absent_upload, names_bad_part, refuses_other_bytes};
 use super::{ObjectStoreBackend, Objects};
 use crate::backend::{BytesWriter, Part, StagedBytes, WriteGuard};
 use crate::bytes_name::BytesName;
@@ -94,7 +94,7 @@ impl ObjectStoreBackend {
     async fn check_completed(&self, path: &Path, size: u64, error: StoreError) -> Result<(), Error> {
         match self.look(path).await {
             Ok(Some(object)) if object.size == size => Ok(()),
-            Ok(_) if is_absent_upload(&error) || names_bad_part(&error) => {
+            Ok(_) if is_absent_upload(&error) || names_bad_part(&error) || refuses_other_bytes(&error) => {
                 Err(send_again().with_cause(failure(&error)))
             }
             _ => Err(convert(error)),
@@ -209,6 +209,8 @@ impl BytesWriter for PartWriter {
             Err(error) if is_absent_upload(&error) => {
                 Err(Error::from(ErrorCode::BlobUploadUnknown).with_cause(failure(&error)))
             }
+            // Other bytes were sent under this number before.
+            Err(error) if refuses_other_bytes(&error) => Err(send_again().with_cause(failure(&error))),
             Err(error) => Err(convert(error)),
         }
     }

@@ -68,6 +68,12 @@ pub(super) fn names_bad_part(error: &object_store::Error) -> bool {
         || Answer::of(error).is_some_and(|answer| is_bad(&answer.code))
 }
 
+/// Returns whether the store takes no other bytes under the number of a part that was sent before, as rclone.
+pub(super) fn refuses_other_bytes(error: &object_store::Error) -> bool {
+    // Whoever did not implement parts would not have begun the upload.
+    Answer::of(error).is_some_and(|answer| answer.status == 501)
+}
+
 /// Whether a failure passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nature {

@@ -295,6 +295,11 @@ impl<B: Backend> Store<B> {
                     session = aborted;
                 }
                 if session.upload.length().is_err() {
+                    if session.record.has_left_bytes {
+                        // Unfinished bytes in a bucket are not listed. They are there if another push had stored the blob, or if
+                        // the abort failed when the session ended.
+                        self.backend.abort_bytes(&session.record.bytes).await?;
+                    }
                     unnamed.extend(Unnamed::of_session(&session.record));
                     let age = self.clock.now().since(session.record.stamp.written);
                     if age > self.options.ended_upload_memory {

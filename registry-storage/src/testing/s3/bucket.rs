@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use bytes::{Bytes, BytesMut};
 
@@ -24,9 +24,14 @@ pub(super) struct Bucket {
     writes: u64,
 }
 
+/// The content of an object, in the pieces in which it came: completing an upload takes as long for a large one as for a
+/// small one.
+#[derive(Clone, Debug)]
+pub(super) struct Content(Vec<Bytes>);
+
 #[derive(Clone, Debug)]
 pub(super) struct Object {
-    pub(super) content: Bytes,
+    pub(super) content: Content,
     pub(super) tag: String,
     /// Which write it is; 0 is a part. Google Cloud Storage compares it, and not the entity tag.
     pub(super) generation: u64,
@@ -156,7 +161,8 @@ impl Bucket {
         if !list.is_sorted_by(|one, next| one.0 < next.0) {
             return Err((400, "InvalidPartOrder"));
         }
-        let mut content = BytesMut::new();
+        let mut pieces = Vec::new();
+        let mut hasher = DefaultHasher::new();
         for (at, (number, tag)) in list.iter().enumerate() {
             let part = match upload.parts.get(number) {
                 Some(part) if part.tag == *tag => part,
@@ -165,10 +171,14 @@ impl Bucket {
             if at + 1 < list.len() && part.content.len() < SMALLEST_PART {
                 return Err((400, "EntityTooSmall"));
             }
-            content.extend_from_slice(&part.content);
+            tag.hash(&mut hasher);
+            pieces.extend_from_slice(&part.content.0);
         }
-        let mut object = Object::new(content.freeze());
-        object.tag = format!("\"{}-{}\"", object.tag.trim_matches('"'), list.len());
+        let object = Object {
+            content: Content(pieces),
+            tag: format!("\"{:016x}-{}\"", hasher.finish(), list.len()),
+            generation: 0,
+        };
         self.uploads.remove(id);
         Ok(self.insert(key, object))
     }
@@ -180,7 +190,10 @@ impl Bucket {
     }
 
     pub(super) fn contents(&self) -> BTreeMap<String, Bytes> {
-        let content = |(key, object): (&String, &Object)| (key.clone(), object.content.clone());
+        let content = |(key, object): (&String, &Object)| {
+            let content = &object.content;
+            (key.clone(), content.slice(0..content.len()))
+        };
         self.objects.iter().map(content).collect()
     }
 
@@ -196,6 +209,31 @@ impl Bucket {
     }
 }
 
+impl Content {
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// Returns a range, which is within the content.
+    pub(super) fn slice(&self, range: Range<usize>) -> Bytes {
+        let mut begins_at = 0;
+        let mut joined = BytesMut::new();
+        for piece in &self.0 {
+            let ends_at = begins_at + piece.len();
+            let (from, to) = (range.start.max(begins_at), range.end.min(ends_at));
+            if from < to {
+                let wanted = piece.slice(from - begins_at..to - begins_at);
+                if wanted.len() == range.len() {
+                    return wanted;
+                }
+                joined.extend_from_slice(&wanted);
+            }
+            begins_at = ends_at;
+        }
+        joined.freeze()
+    }
+}
+
 impl Object {
     /// The entity tag depends only on the content, as on S3.
     fn new(content: Bytes) -> Self {
@@ -203,7 +241,7 @@ impl Object {
         content.hash(&mut hasher);
         Self {
             tag: format!("\"{:016x}{:016x}\"", hasher.finish(), content.len()),
-            content,
+            content: Content(vec![content]),
             generation: 0,
         }
     }

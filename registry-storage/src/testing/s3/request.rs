@@ -151,7 +151,7 @@ fn answer(
             finish(match requested_range(&head.headers, object.content.len())? {
                 None => response
                     .header("content-length", object.content.len())
-                    .body(Full::new(object.content)),
+                    .body(Full::new(object.content.slice(0..object.content.len()))),
                 Some(range) => response
                     .status(StatusCode::PARTIAL_CONTENT)
                     .header(
