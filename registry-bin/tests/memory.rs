@@ -1,4 +1,4 @@
-//! The most memory that a server on disk ever holds while large blobs, or large referrers, are pushed and read at once.
+//! The most memory that a server ever holds while large blobs, or large referrers, are pushed and read at once.
 
 #![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 
@@ -11,7 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use registry_storage::testing::s3::S3Fault;
 use serde_json::Value;
+use support::bucket::BucketServer;
 use support::client::with_query;
 use support::content::{Content, Hashed, Tee, sha256};
 use support::repository::{EMPTY, IMAGE, Repository, descriptor, image};
@@ -136,16 +138,16 @@ fn lists_of_large_referrers_and_their_pushes_take_little_memory() {
     assert!(peak < 128 << 10, "{peak} KiB");
 }
 
-fn push(repository: &Repository, seed: u64) -> String {
+fn push(repository: &Repository, seed: u64, length: u64) -> String {
     let mut hashed = Hashed::new();
-    let body = Tee(Content::new(seed, length()), &mut hashed);
+    let body = Tee(Content::new(seed, length), &mut hashed);
     let patched = repository
         .follow("PATCH", &repository.open_upload())
         .chunked(body)
         .send();
     patched.expect_status(202);
     let (digest, sent) = hashed.finish();
-    assert_eq!(sent, length());
+    assert_eq!(sent, length);
     let target = with_query(&patched.location(), "digest", &digest);
     repository.follow("PUT", &target).send().expect_status(201);
     digest
@@ -167,12 +169,12 @@ fn eight_pushes_and_eight_pulls_at_once_take_little_memory() {
     let server = Server::start(&["--storage", "data"]);
     let idle = server.anonymous_memory();
     let repository = Repository::new(server.address(), "large");
-    let first = push(&repository, 0);
+    let first = push(&repository, 0, length());
     let peak = peak_while(&server, || {
         thread::scope(|scope| {
             for seed in 1..=CLIENTS {
                 let (repository, first) = (&repository, first.as_str());
-                scope.spawn(move || push(repository, seed));
+                scope.spawn(move || push(repository, seed, length()));
                 scope.spawn(move || pull(repository, first));
             }
         });
@@ -182,4 +184,29 @@ fn eight_pushes_and_eight_pulls_at_once_take_little_memory() {
         length()
     );
     assert!(peak < LIMIT, "{peak} KiB");
+}
+
+/// Parts of a bucket are large, and several of an upload are on their way at once: more, if memory did not bound them, than
+/// sixteen pushes may take.
+#[test]
+fn sixteen_pushes_at_once_to_a_slow_bucket_take_bounded_memory() {
+    const PUSHES: u64 = 16;
+    const BUCKET_LIMIT: u64 = 200 << 10;
+    let length = length() / 2;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let bucket = BucketServer::start();
+    let server = Server::on_bucket(&bucket);
+    let delay = S3Fault::Delay(Duration::from_millis(50));
+    bucket.faults().fault_from_now_on(Some(delay));
+    let repository = Repository::new(server.address(), "large");
+    let peak = peak_while(&server, || {
+        thread::scope(|scope| {
+            for seed in 0..PUSHES {
+                let repository = &repository;
+                scope.spawn(move || push(repository, seed, length));
+            }
+        });
+    });
+    println!("peak {peak} KiB with {PUSHES} pushes of {length} bytes");
+    assert!(peak < BUCKET_LIMIT, "{peak} KiB");
 }
