@@ -267,7 +267,7 @@ fn azure_options(azure: &Azure) -> AzureOptions {
 
 #[cfg(test)]
 mod tests {
-    use registry_storage::S3Encryption;
+    use registry_storage::{PartSize, S3Encryption};
 
     use super::*;
     use crate::config::tests_support::loaded;
@@ -299,6 +299,7 @@ mod tests {
         expected.accelerate = true;
         expected.fips = true;
         expected.redirect_endpoint = Some("https://cdn.example".into());
+        expected.part_size = PartSize::try_from(10_485_760).ok();
         assert_eq!(bucket.service, Service::S3(expected));
         assert_eq!(bucket.to_string(), "s3://images/a/b");
         assert!(bucket.open().is_ok());

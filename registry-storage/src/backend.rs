@@ -399,6 +399,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns whether the parts of unfinished bytes can be read before the bytes are complete.
     fn can_read_staged_bytes(&self) -> bool;
 
+    /// Returns how many bytes an upload may have, if the backend's parts limit that. The default is `None`.
+    fn most_upload_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Returns how many parts of `size` bytes one upload writes at once, at least one, each with a writer of its own. One more
     /// is in memory while it arrives. The default is one.
     fn parts_at_once(&self, _size: usize) -> usize {

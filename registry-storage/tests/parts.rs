@@ -15,7 +15,7 @@ use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Storage
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::s3::S3Fault;
 use registry_storage::testing::{Faulty, S3Double};
-use registry_storage::{Backend as _, ObjectStoreBackend, Store};
+use registry_storage::{Backend as _, Maintenance as _, ObjectStoreBackend, PartSize, Store, SweepOptions};
 use tokio::time::timeout;
 
 const MIB: usize = 1024 * 1024;
@@ -248,6 +248,87 @@ async fn clients_that_stop_after_a_byte_do_not_keep_others_out() {
     // Less than it takes until memory is taken from anybody.
     timeout(Duration::from_secs(8), push).await.unwrap();
     assert_eq!(stalled.len(), 60);
+}
+
+#[tokio::test]
+async fn a_blob_of_more_parts_than_a_store_takes_is_refused_when_it_arrives() {
+    const MOST: usize = 160_000;
+    let size = PartSize::try_from(PART as u64).unwrap();
+    let backend = ObjectStoreBackend::memory().with_part_size(size);
+    assert!(
+        [0, 11 << 30, 200 << 30]
+            .iter()
+            .all(|offset| backend.part_size(*offset) == PART)
+    );
+    let store = Store::new(Faulty::new(backend).with_part_size(16));
+    let whole = content(1, MOST);
+    let upload = start(&store).await;
+    append(&store, &upload, chunks(&whole, 3000)).await.unwrap();
+    assert_commits(&store, &upload, &whole).await;
+    let upload = start(&store).await;
+    let more = chunks(&content(2, MOST + 17), 3000).chain(stream::pending());
+    let refused = timeout(DEADLINE, append(&store, &upload, more))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::BlobUploadInvalid);
+    let text = refused.to_string();
+    assert!(
+        text.contains("160000 bytes") && text.contains("chunksize"),
+        "{text}"
+    );
+    let upload = start(&store).await;
+    let one_more = append(&store, &upload, chunks(&content(2, MOST + 1), 3000)).await;
+    assert_eq!(one_more.unwrap_err().code(), ErrorCode::BlobUploadInvalid);
+}
+
+/// The parts of an upload cost money until it is completed or aborted, and no listing of objects shows them.
+#[tokio::test]
+async fn no_upload_stays_in_the_bucket() {
+    let double = S3Double::start().await.unwrap();
+    let store = Store::new(double.backend("").unwrap());
+    let storage: &dyn Storage = &store;
+    let whole = content(1, PART + 100);
+    let digest = Digest::of(Algorithm::Sha256, &whole);
+    let uploads = [start(&store).await, start(&store).await, start(&store).await];
+    drop(double.faults().take_seen());
+    for upload in &uploads {
+        append(&store, upload, chunks(&whole, 300_000)).await.unwrap();
+    }
+    let seen = double.faults().take_seen();
+    let is_written_down = [
+        "GET /bucket/uploads/",
+        "PUT /bucket/uploads/",
+        "POST ",
+        "PUT /bucket/uploads/",
+        "PUT ",
+    ];
+    for (request, begin) in seen.iter().zip(is_written_down) {
+        assert!(
+            request.starts_with(begin),
+            "what dies before the first part leaves no parts: {seen:?}"
+        );
+    }
+    for upload in &uploads[..2] {
+        storage.commit_upload(upload, &digest).await.unwrap();
+    }
+    // That of the second, which was not needed.
+    assert_eq!(double.open_uploads(), 2);
+    // The session is ended before its upload is aborted.
+    double.faults().fault_after(2, S3Fault::Answer(400, "Oops"));
+    storage.cancel_upload(&uploads[2]).await.unwrap_err();
+    storage.upload_status(&uploads[2]).await.unwrap_err();
+    assert_eq!(double.open_uploads(), 2);
+    store.sweep(&SweepOptions::default()).await.unwrap();
+    assert_eq!(double.open_uploads(), 0);
+    assert_eq!(
+        double
+            .objects()
+            .keys()
+            .filter(|key| key.starts_with("bytes/"))
+            .count(),
+        1
+    );
 }
 
 /// A backend is asked how many at once.

@@ -53,7 +53,6 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ),
     ("storage.tag", "each tag has a record, so none is searched for"),
     ("storage.filesystem.maxthreads", "the number of threads is fixed"),
-    ("storage.s3.chunksize", "parts are as large as the upload needs"),
     ("storage.s3.multipartcopychunksize", "nothing is copied"),
     ("storage.s3.multipartcopymaxconcurrency", "nothing is copied"),
     ("storage.s3.multipartcopythresholdsize", "nothing is copied"),

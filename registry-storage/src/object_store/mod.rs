@@ -47,6 +47,7 @@ pub use self::gcs::GcsCredentials;
 pub use self::location::LocationError;
 use self::memory::MemoryStore;
 use self::part_memory::PartMemory;
+pub use self::part_size::{PartSize, PartSizeError};
 pub use self::probe::{ProbeError, Promise};
 #[cfg(feature = "s3")]
 pub use self::s3::{S3Encryption, S3Options};
@@ -86,6 +87,8 @@ pub struct ObjectStoreBackend {
     /// How long a request may take besides the time for its content; `None` if the store never waits.
     patience: Option<Duration>,
     part_memory: PartMemory,
+    /// The size of all parts, if they must be equal.
+    part_size: Option<PartSize>,
     seen: Arc<SeenBytes>,
     /// Listings leave out the object whose key is the prefix, as the client of Azure does.
     lists_only_below: bool,
@@ -101,7 +104,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const PARALLEL_READS: usize = 16;
 
 /// The default limit of the memory for parts, in bytes.
-const PART_MEMORY_BYTES: usize = 128 * 1024 * 1024;
+const PART_MEMORY_BYTES: usize = 96 * 1024 * 1024;
 
 /// How many parts of an upload are sent at once: with four of 5 MiB, an answer that takes 20 ms costs an upload at most a
 /// fiftieth of a second for each 20 MiB.
@@ -156,6 +159,7 @@ impl ObjectStoreBackend {
             root,
             address,
             part_memory: PartMemory::new(PART_MEMORY_BYTES, memory_patience),
+            part_size: None,
             seen: Arc::default(),
             lists_only_below: false,
             #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
@@ -163,7 +167,7 @@ impl ObjectStoreBackend {
         }
     }
 
-    /// Sets the memory in bytes that the parts of all uploads may take at a time. The default is 128 MiB.
+    /// Sets the memory in bytes that the parts of all uploads may take at a time. The default is 96 MiB.
     ///
     /// A part that is larger than all of it (parts grow to 1 GiB beyond an offset of 128 GiB) waits for all of it, so
     /// the memory in use is at most the larger of the two.
@@ -179,6 +183,16 @@ impl ObjectStoreBackend {
     #[must_use]
     pub fn is_misconfiguration(error: &Error) -> bool {
         error::is_misconfiguration(error)
+    }
+
+    /// Gives all parts of an upload, but the last, one size. By default they grow with the upload, so that a blob may have 5
+    /// TiB.
+    ///
+    /// A part is in memory while it arrives and is sent.
+    #[must_use]
+    pub const fn with_part_size(mut self, size: PartSize) -> Self {
+        self.part_size = Some(size);
+        self
     }
 
     /// Sets where the store is, without secrets.
@@ -307,7 +321,15 @@ impl Backend for ObjectStoreBackend {
     }
 
     fn part_size(&self, offset: u64) -> usize {
-        usize::try_from(part_size::part_size(offset)).unwrap_or(usize::MAX)
+        let size = match self.part_size {
+            Some(size) => size.get(),
+            None => part_size::part_size(offset),
+        };
+        usize::try_from(size).unwrap_or(usize::MAX)
+    }
+
+    fn most_upload_bytes(&self) -> Option<u64> {
+        self.part_size.map(PartSize::most_bytes)
     }
 
     fn tail_limit(&self, offset: u64) -> usize {

@@ -8,6 +8,7 @@ use object_store::ClientConfigKey;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 
 use super::ObjectStoreBackend;
+use super::PartSize;
 use super::client::Connector;
 use super::location::{LocationError, NO_LIMIT, retries};
 use super::signed_url::as_octets;
@@ -44,6 +45,8 @@ pub struct S3Options {
     /// Scheme, host and port of the URLs with which clients read content: `https://HOST`, in place of those that this process
     /// uses. The path stays, so behind it must be the same bucket, in the path unless [`bucket_in_host`](Self::bucket_in_host).
     pub redirect_endpoint: Option<String>,
+    /// The size of all parts of an upload but the last, for a service that takes only equal ones.
+    pub part_size: Option<PartSize>,
 }
 
 /// How the service encrypts objects.
@@ -127,7 +130,11 @@ impl ObjectStoreBackend {
     pub fn s3(bucket: &str, prefix: &str, options: &S3Options) -> Result<Self, LocationError> {
         let (store, signer, address) = build(bucket, options)?;
         let backend = Self::new(store, prefix)?.at(address);
-        Ok(backend.with_signer(Arc::new(signer), as_octets()))
+        let backend = backend.with_signer(Arc::new(signer), as_octets());
+        Ok(match options.part_size {
+            Some(size) => backend.with_part_size(size),
+            None => backend,
+        })
     }
 }
 

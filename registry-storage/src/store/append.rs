@@ -37,6 +37,8 @@ pub(super) struct Append<'a, B> {
     unsaved: u64,
     /// The bytes after the last part that the session's record has, until they are in a part.
     stored_tail: Bytes,
+    /// The memory for the bytes after the last part, which are in memory until they are recorded.
+    tail_memory: Option<MemoryPermit>,
 }
 
 /// A part whose bytes arrive.
@@ -69,6 +71,7 @@ impl<'a, B: Backend> Append<'a, B> {
             in_flight: InFlight::default(),
             unsaved: 0,
             stored_tail: Bytes::new(),
+            tail_memory: None,
         }
     }
 
@@ -120,14 +123,17 @@ impl<'a, B: Backend> Append<'a, B> {
                     continue;
                 }
                 Filled::Rest(rest, ending, permit) => {
+                    self.require_room(offset, rest.len())?;
                     if rest.len() <= backend.tail_limit(offset) {
                         self.session.tail = rest;
+                        self.tail_memory = permit;
                         break ending;
                     }
                     begun = Begun::after(Bytes::new());
                     (rest, permit, Some(ending))
                 }
             };
+            self.require_room(offset, part.len())?;
             self.in_flight.fewer_than(backend.parts_at_once(size)).await?;
             self.count_parts()?;
             if self.unsaved >= CHECKPOINT_BYTES || store.clock.now() >= self.due() {
@@ -150,6 +156,19 @@ impl<'a, B: Backend> Append<'a, B> {
         self.in_flight.close().await?;
         self.count()?;
         Ok(ending)
+    }
+
+    /// Refuses what makes an upload larger than its parts may be together, before it is all sent in vain.
+    fn require_room(&self, offset: u64, size: usize) -> Result<(), Error> {
+        match self.store.backend.most_upload_bytes() {
+            Some(most) if offset.saturating_add(size as u64) > most => {
+                let message = format!(
+                    "a blob may have {most} bytes here, 10000 parts of `chunksize`; who runs this registry can raise that"
+                );
+                Err(Error::new(ErrorCode::BlobUploadInvalid, message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Begins to write a part.

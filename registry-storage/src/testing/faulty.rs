@@ -378,6 +378,13 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.can_read_staged_bytes()
     }
 
+    /// As many parts as those of the wrapped backend.
+    fn most_upload_bytes(&self) -> Option<u64> {
+        let most = self.inner.most_upload_bytes()?;
+        let parts = most / self.inner.part_size(0) as u64;
+        Some(self.part_size.map_or(most, |size| parts * size as u64))
+    }
+
     fn parts_at_once(&self, size: usize) -> usize {
         self.inner.parts_at_once(size)
     }

@@ -133,6 +133,7 @@ storage:
     usedualstack: true
     accelerate: true
     usefipsendpoint: true
+    chunksize: 5242880
     redirectendpoint: 'https://j'
   redirect: {disable: false, networks: [10.0.0.0/8], minimumsize: 64KiB}
 auth:
@@ -243,7 +244,6 @@ version: 0.1
 storage:
   s3:
     bucket: b
-    chunksize: 5242880
     multipartcopychunksize: 1
     multipartcopymaxconcurrency: 1
     multipartcopythresholdsize: 1

@@ -255,6 +255,10 @@ impl<B: Backend> Backend for Accounted<B> {
         self.inner.can_read_staged_bytes()
     }
 
+    fn most_upload_bytes(&self) -> Option<u64> {
+        self.inner.most_upload_bytes()
+    }
+
     fn parts_at_once(&self, size: usize) -> usize {
         self.inner.parts_at_once(size)
     }

@@ -1,6 +1,6 @@
 //! `storage.s3`: a bucket of Amazon S3, or of what speaks its protocol.
 
-use registry_storage::{LocationError, S3Encryption, S3Options};
+use registry_storage::{LocationError, PartSize, S3Encryption, S3Options};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,8 @@ pub(crate) struct S3 {
     /// The address that clients are sent to for blobs, in place of the one that this server uses: `https://HOST`, without a path.
     #[serde(rename = "redirectendpoint")]
     pub(crate) redirect_endpoint: Option<SecretUrl>,
-    /// The size of a part.
+    /// The size in bytes of all parts of an upload but the last, for services that take only equal ones, such as Cloudflare R2: 5 MiB
+    /// to 5 GiB. A blob has at most 10000 parts, so 10485760 limits it to 97 GiB. Without it, parts grow, and a blob may have 5 TiB.
     #[serde(rename = "chunksize")]
     pub(crate) chunk_size: Option<u64>,
     /// The size of a part of a copy.
@@ -139,6 +140,7 @@ impl S3 {
         options.accelerate = self.accelerate;
         let reveal = |url: &SecretUrl| url.reveal().to_owned();
         options.redirect_endpoint = self.redirect_endpoint.as_ref().map(reveal);
+        options.part_size = self.chunk_size.and_then(|size| PartSize::try_from(size).ok());
         options
     }
 
@@ -172,6 +174,14 @@ impl S3 {
                 ),
             };
             problems.add(key, remedy);
+        }
+        if let Some(size) = self.chunk_size
+            && PartSize::try_from(size).is_err()
+        {
+            problems.add(
+                "storage.s3.chunksize",
+                format!("takes 5242880 (5 MiB) to 5368709120 (5 GiB), not {size}; remove it unless the service needs equal parts"),
+            );
         }
         if self.key_id.is_some() && !self.encrypt {
             problems.add(
