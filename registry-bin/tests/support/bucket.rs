@@ -69,4 +69,9 @@ impl BucketServer {
         let objects = self.double.objects().into_keys();
         objects.filter(|key| key.starts_with(prefix)).collect()
     }
+
+    /// Returns how many parts its open uploads have.
+    pub(crate) fn parts_of_open_uploads(&self) -> usize {
+        self.double.parts_of_open_uploads()
+    }
 }

@@ -201,6 +201,10 @@ impl Bucket {
         self.uploads.len()
     }
 
+    pub(super) fn parts_of_open_uploads(&self) -> usize {
+        self.uploads.values().map(|upload| upload.parts.len()).sum()
+    }
+
     fn upload(&mut self, key: &str, id: &str) -> Result<&mut Upload, Refusal> {
         self.uploads
             .get_mut(id)

@@ -141,6 +141,12 @@ impl S3Double {
     pub fn open_uploads(&self) -> usize {
         self.state.bucket().open_uploads()
     }
+
+    /// Returns how many parts the uploads have that were neither completed nor aborted.
+    #[must_use]
+    pub fn parts_of_open_uploads(&self) -> usize {
+        self.state.bucket().parts_of_open_uploads()
+    }
 }
 
 impl Drop for S3Double {
