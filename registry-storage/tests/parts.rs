@@ -335,11 +335,12 @@ async fn no_upload_stays_in_the_bucket() {
 #[test]
 fn one_upload_takes_a_share_of_the_memory() {
     for (memory, part, expected) in [
-        (128 * MIB, PART, 4),
-        (128 * MIB, 10 * MIB, 3),
-        (128 * MIB, 16 * MIB, 2),
-        (128 * MIB, 64 * MIB, 1),
-        (128 * MIB, 1024 * MIB, 1),
+        (64 * MIB, PART, 4),
+        (64 * MIB, 10 * MIB, 2),
+        (64 * MIB, 16 * MIB, 1),
+        (64 * MIB, 1024 * MIB, 1),
+        (256 * MIB, PART, 4),
+        (256 * MIB, 64 * MIB, 1),
         (8 * MIB, PART, 1),
     ] {
         let backend = ObjectStoreBackend::memory().with_part_memory(memory);

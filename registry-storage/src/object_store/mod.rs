@@ -104,14 +104,14 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const PARALLEL_READS: usize = 16;
 
 /// The default limit of the memory for parts, in bytes.
-const PART_MEMORY_BYTES: usize = 96 * 1024 * 1024;
+const PART_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
 /// How many parts of an upload are sent at once: with four of 5 MiB, an answer that takes 20 ms costs an upload at most a
 /// fiftieth of a second for each 20 MiB.
 const MOST_PARTS_AT_ONCE: usize = 4;
 
 /// The parts that an upload sends at once take at most 1/`UPLOAD_SHARE_DIVISOR` of the memory for parts, unless it is one.
-const UPLOAD_SHARE_DIVISOR: usize = 4;
+const UPLOAD_SHARE_DIVISOR: usize = 3;
 
 /// How long an upload waits for memory before it is taken from another one, and how long that one's client may take for a
 /// sixteenth of a part.
@@ -167,7 +167,7 @@ impl ObjectStoreBackend {
         }
     }
 
-    /// Sets the memory in bytes that the parts of all uploads may take at a time. The default is 96 MiB.
+    /// Sets the memory in bytes that the parts of all uploads may take at a time. The default is 64 MiB.
     ///
     /// A part that is larger than all of it (parts grow to 1 GiB beyond an offset of 128 GiB) waits for all of it, so
     /// the memory in use is at most the larger of the two.
