@@ -15,7 +15,10 @@ use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Storage
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::s3::S3Fault;
 use registry_storage::testing::{Faulty, S3Double};
-use registry_storage::{Backend as _, Maintenance as _, ObjectStoreBackend, PartSize, Store, SweepOptions};
+use registry_storage::{
+    Backend as _, Maintenance as _, ObjectStoreBackend, PartSize, Store, StoreOptions, SweepOptions,
+    SystemClock,
+};
 use tokio::time::timeout;
 
 const MIB: usize = 1024 * 1024;
@@ -66,13 +69,17 @@ async fn append(
 async fn assert_commits(storage: &dyn Storage, upload: &UploadKey, content: &Bytes) {
     let digest = Digest::of(Algorithm::Sha256, content);
     storage.commit_upload(upload, &digest).await.unwrap();
-    let blob = storage.open_blob(&upload.repository, &digest).await.unwrap();
+    assert_stored(storage, &upload.repository, &digest, content).await;
+}
+
+async fn assert_stored(storage: &dyn Storage, repository: &RepositoryName, digest: &Digest, content: &Bytes) {
+    let blob = storage.open_blob(repository, digest).await.unwrap();
     let mut stream = blob.content.read(0..content.len() as u64);
     let mut stored = Vec::new();
     while let Some(chunk) = stream.next().await {
         stored.extend_from_slice(&chunk.unwrap());
     }
-    assert!(stored == *content);
+    assert!(stored == *content, "other bytes are stored");
 }
 
 async fn until(mut is_true: impl AsyncFnMut() -> bool) {
@@ -346,4 +353,58 @@ fn one_upload_takes_a_share_of_the_memory() {
         let backend = ObjectStoreBackend::memory().with_part_memory(memory);
         assert_eq!(backend.parts_at_once(part), expected, "{part} of {memory}");
     }
+}
+
+/// A digest of another algorithm has the parts completed before it is known to be wrong. A server that dies on the way must not
+/// leave bytes that the next server takes for those that its own client sent.
+#[tokio::test]
+async fn what_one_server_completed_before_it_died_is_not_taken_for_what_another_one_was_sent() {
+    let wrong = Digest::of(Algorithm::Sha512, b"something else");
+    let parts = content(1, PART);
+    let tails = [content(2, MIB), content(3, MIB)];
+    let whole = Bytes::from([&parts[..], &tails[1]].concat());
+    let digest = Digest::of(Algorithm::Sha256, &whole);
+    let (mut stored, mut refused) = (0, 0);
+    for survived in 0.. {
+        let double = S3Double::start().await.unwrap();
+        let faulty = Arc::new(Faulty::new(double.backend("").unwrap()));
+        let (first, second) = (
+            Store::with_options(
+                Arc::clone(&faulty),
+                Arc::new(SystemClock),
+                StoreOptions::default(),
+            ),
+            Store::new(double.backend("").unwrap()),
+        );
+        let upload = start(&first).await;
+        append(&first, &upload, chunks(&parts, MIB)).await.unwrap();
+        let begun = faulty.calls() + survived;
+        for call in begun..begun + 100 {
+            faulty.fault_at(call, Fault::Fail);
+        }
+        let finish = async |storage: &dyn Storage, digest: &Digest, tail: &Bytes| {
+            let mut body = pin!(chunks(tail, MIB));
+            storage.finish_upload(&upload, digest, None, body.as_mut()).await
+        };
+        finish(&first, &wrong, &tails[0]).await.unwrap_err();
+        let was_reached = faulty.calls() > begun;
+        match finish(&second, &digest, &tails[1]).await {
+            Ok(_) => {
+                assert_stored(&second, &upload.repository, &digest, &whole).await;
+                stored += 1;
+            }
+            Err(error) => {
+                let code = error.code();
+                assert!(
+                    matches!(code, ErrorCode::BlobUploadInvalid | ErrorCode::BlobUploadUnknown),
+                    "{error:?}"
+                );
+                refused += 1;
+            }
+        }
+        if !was_reached {
+            break;
+        }
+    }
+    assert!(stored > 0 && refused > 0, "{stored} {refused}");
 }

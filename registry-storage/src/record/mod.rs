@@ -278,7 +278,10 @@ pub(crate) struct SessionRecord {
     /// The session has ended, and its bytes may be there although no blob took them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) has_left_bytes: bool,
-    /// The bytes were completed, to read them before the commit; nothing can be appended.
+    /// Nothing can be appended: the bytes are being completed with this tail, to read them before the commit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) sealed: bool,
+    /// They were completed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) completed: bool,
     /// How far the parts were hashed with the other algorithm, once a commit asked for it.

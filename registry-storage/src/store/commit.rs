@@ -139,14 +139,18 @@ impl<B: Backend> Store<B> {
     ) -> Result<(), Error> {
         if session.record.parts_size > 0 && !self.backend.can_read_staged_bytes() && !session.record.completed
         {
-            // The parts can be read only once they are complete, and then nothing can be appended.
+            // The parts can be read only once they are complete, and then nothing can be appended. That is recorded before: an
+            // object of the right size counts as completed, so another request, beside this one or after its process died,
+            // must not complete the parts with another tail.
+            session.record.sealed = true;
+            session.standing = None;
+            self.save_session(session).await?;
             let complete = CompleteBytes(session.record.clone(), session.tail.clone());
             self.transact_held(Durability::Synced, complete, session.held.clone())
                 .await?;
             session.record.parts_size = session.upload.length()?;
             session.record.completed = true;
             session.tail = Bytes::new();
-            session.standing = None;
             self.save_session(session).await?;
         }
         let hasher = self.hash_otherwise(session, algorithm).await?;

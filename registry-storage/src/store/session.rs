@@ -187,6 +187,7 @@ impl<B: Backend> Store<B> {
             proposed: false,
             proposed_to: None,
             has_left_bytes: false,
+            sealed: false,
             completed: false,
             other_hash: None,
             epoch: self.backend.epoch().map(str::to_owned),

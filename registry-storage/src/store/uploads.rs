@@ -95,7 +95,7 @@ impl<B: Backend> Store<B> {
     ) -> Result<(Append<'_, B>, Result<(), Error>), Error> {
         let (mut session, held) = self.take_session(upload, Wanted::GoOn(offset)).await?;
         let began_at = session.upload.append_at(offset)?;
-        if session.record.completed {
+        if session.record.sealed || session.record.completed {
             return Err(send_again());
         }
         self.catch_up_hash(&mut session).await?;
