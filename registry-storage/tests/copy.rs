@@ -550,11 +550,38 @@ async fn what_a_quota_of_the_target_refuses_is_named_once_and_the_rest_is_copied
     assert!(tag == "1" || refused.contains(&second.digest.to_string()));
     assert!(
         lines.contains(&format!(
-            "full: {tag} was not copied: the manifest that it names was not copied"
+            "full: {tag} was not copied: the manifest that it names was not copied as a whole"
         )),
         "{lines:?}"
     );
     assert!(answers_of_tags(&target, "other").await.contains_key("1"));
+}
+
+/// An image whose layer a quota refuses does not take the tag of one that is whole.
+#[tokio::test]
+async fn a_tag_is_not_moved_to_an_image_without_a_layer() {
+    let (source, target) = (memory(), memory());
+    let whole = push_image(&source, "full", Some("1"), 1, 100).await;
+    let report = copy(&source, &target, &CopyOptions::new(), &()).await.unwrap();
+    assert_eq!(report.faults, 0, "{report:?}");
+    target.set_quotas(vec![Quota {
+        repositories: vec!["full".parse().unwrap()],
+        bytes: Some(LARGE as u64 / 2),
+        manifests: None,
+        tags: None,
+    }]);
+    push_image(&source, "full", Some("1"), 2, LARGE).await;
+    let observed = Observed::default();
+    let report = copy(&source, &target, &CopyOptions::new(), &observed)
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.tags_moved, report.faults),
+        (0, 2),
+        "{:?}",
+        observed.lines()
+    );
+    assert_eq!(answers_of_tags(&target, "full").await["1"], whole.digest);
 }
 
 /// Somebody may push a manifest that names the layers of another's repository where missing content is allowed.

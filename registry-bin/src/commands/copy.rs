@@ -87,6 +87,14 @@ pub(crate) fn run(arguments: &Copy) -> Result<bool, Failure> {
             source.location
         )));
     }
+    // Whoever swaps the ends would change what was frozen to be copied.
+    if target.configuration.storage.maintenance.read_only.enabled {
+        return Err(Failure::new(format!(
+            "the configuration of the target {} says `storage.maintenance.readonly.enabled`, so nothing is written there; are \
+             the two ends swapped?",
+            target.location
+        )));
+    }
     // The process that has a folder does the work, and opens the other end.
     let is_to_other = has_server(&source.location)? || !has_server(&target.location)?;
     let immutable = target.configuration.tags.immutable_rules()?;

@@ -240,8 +240,14 @@ fn ends_that_cannot_be_copied_are_refused_with_what_to_do() {
     let server = Server::on(&path.join("root"));
     push(&Repository::new(server.address(), "app"), "v1", 1);
     assert!(server.terminate().success());
+    let frozen = "version: 0.1\nstorage: {filesystem: {rootdirectory: frozen}, maintenance: {readonly: {enabled: true}}}\n";
+    fs::write(path.join("frozen.yml"), frozen).expect("a file can be written");
     for (arguments, expected) in [
         (&["--from", "root", "--to", "./root"][..], "both ends are "),
+        (
+            &["--from", "root", "--to-config", "frozen.yml"],
+            "are the two ends swapped?",
+        ),
         (
             &["--from", "nothing", "--to", "new"],
             "there is no registry in this folder",

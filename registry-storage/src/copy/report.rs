@@ -72,7 +72,7 @@ pub enum NotCopiedReason {
     Immutable,
     /// The target does not take it.
     Refused(Error),
-    /// The manifest that the tag names was not copied.
+    /// The manifest that the tag names was not copied, or not all of its blobs while the target's tag names another one.
     Incomplete,
 }
 
@@ -103,7 +103,7 @@ impl fmt::Display for NotCopiedReason {
                 let cause = with_causes(cause.to_string(), cause.source());
                 write!(f, "the target refuses it: {cause}")
             }
-            Self::Incomplete => f.write_str("the manifest that it names was not copied"),
+            Self::Incomplete => f.write_str("the manifest that it names was not copied as a whole"),
         }
     }
 }

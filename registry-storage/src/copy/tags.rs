@@ -4,7 +4,7 @@ use std::vec;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::manifest::ManifestView;
-use registry_core::storage::{Manifest, PageRequest};
+use registry_core::storage::{ChildKind, Manifest, ManifestChild, PageRequest};
 use registry_core::{Error, ErrorCode, Reference, RepositoryName, Storage, Tag};
 
 use super::error::{in_source, in_target};
@@ -68,6 +68,14 @@ impl Copy<'_> {
                 return Ok(());
             }
         };
+        // What the tag names in the target may be whole, and an image without a layer is of no use.
+        let is_lost = |child: &ManifestChild| {
+            child.kind == ChildKind::Blob && repository.known().blob(&child.digest) == Some(false)
+        };
+        if is_moved && view.children().iter().any(is_lost) {
+            self.fault(repository, tag, NotCopiedReason::Incomplete).await;
+            return Ok(());
+        }
         let mut stored = self.store(repository, manifest, &view, Some(tag), false).await;
         if is_missing(&stored) {
             stored = self.store(repository, manifest, &view, Some(tag), true).await;
