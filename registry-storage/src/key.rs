@@ -201,6 +201,12 @@ impl Key {
         Self("probed/store".into())
     }
 
+    /// The lock of the process that writes alone.
+    #[must_use]
+    pub fn writer() -> Self {
+        Self("writer/lock".into())
+    }
+
     /// What a repository had when it was last counted.
     #[must_use]
     pub fn usage(repository: &RepositoryName) -> Self {

@@ -8,7 +8,7 @@ use crate::secret::SecretName;
 
 /// The folders of all records but the [format of the store](Key::registry) and the quarantine, in the order in which a check
 /// goes through them: blobs come before what names them. A test looks for the folder of each kind of record.
-const FOLDERS: [&str; 18] = [
+const FOLDERS: [&str; 19] = [
     "uploads",
     "blobs",
     "repositories",
@@ -27,6 +27,7 @@ const FOLDERS: [&str; 18] = [
     "pulled",
     "probed",
     "secrets",
+    "writer",
 ];
 
 /// Returns the prefixes of all keys that [`KeyKind::of`] parses.
@@ -80,6 +81,8 @@ pub(crate) enum KeyKind {
     Scrub,
     /// What was tried of the store.
     Probed,
+    /// The lock of the process that writes alone.
+    Writer,
     /// A secret that all processes share.
     Secret(SecretName),
     /// Since when pulls are recorded.
@@ -119,6 +122,7 @@ impl KeyKind {
             "collector" => of_collector(rest),
             "scrub" => Some(Self::Scrub),
             "probed" => Some(Self::Probed),
+            "writer" => Some(Self::Writer),
             "secrets" => SecretName::parse(rest).map(Self::Secret),
             "sweeper" if rest == "full" => Some(Self::FullSweep),
             "sweeper" => Some(Self::Unnamed(rest.strip_prefix("unnamed/")?.parse().ok()?)),
@@ -156,6 +160,7 @@ impl KeyKind {
             | Self::Cycles
             | Self::Scrub
             | Self::Probed
+            | Self::Writer
             | Self::Secret(_)
             | Self::Pulls
             | Self::Candidates(_)
@@ -203,6 +208,7 @@ impl KeyKind {
             Self::Cycles => Key::cycles(),
             Self::Scrub => Key::scrub(),
             Self::Probed => Key::probed(),
+            Self::Writer => Key::writer(),
             Self::Secret(name) => Key::secret(*name),
             Self::Pulls => Key::pulls(),
             Self::Pulled(repository) => Key::pulled(repository),
@@ -386,6 +392,7 @@ mod tests {
                 KeyKind::Quota(other_patterns),
                 KeyKind::Scrub,
                 KeyKind::Probed,
+                KeyKind::Writer,
                 KeyKind::Secret(SecretName::TokenKeys),
                 KeyKind::Secret(SecretName::Catalog),
                 KeyKind::Upload(UploadId::from_random(id)),
@@ -399,7 +406,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|probed|secrets|usage|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|probed|writer|secrets|usage|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

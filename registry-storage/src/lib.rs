@@ -131,7 +131,9 @@ pub use crate::object_store::GcsCredentials;
 pub use crate::object_store::LocationError;
 #[cfg(feature = "azure")]
 pub use crate::object_store::{AzureCredentials, AzureOptions};
-pub use crate::object_store::{ObjectStoreBackend, PartSize, PartSizeError, ProbeError, Promise};
+pub use crate::object_store::{
+    ObjectStoreBackend, PartSize, PartSizeError, ProbeError, Promise, WriterError,
+};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
 pub use crate::observer::{Finding, MaintenanceObserver, Step};

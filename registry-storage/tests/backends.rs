@@ -46,6 +46,21 @@ mod s3 {
     registry_storage::backend_conformance_tests!(start);
 }
 
+/// A bucket that keeps no condition, for the one process that writes.
+mod single_writer {
+    use super::*;
+    use registry_storage::testing::S3Double;
+
+    async fn start() -> (ObjectStoreBackend, S3Double) {
+        let double = S3Double::start().await.unwrap();
+        double.faults().ignore_conditions();
+        let backend = double.backend("a/prefix").unwrap().deciding_conditions();
+        (backend, double)
+    }
+
+    registry_storage::backend_conformance_tests!(start);
+}
+
 #[cfg(feature = "gcs")]
 mod gcs {
     use super::*;

@@ -101,6 +101,24 @@ mod s3 {
     registry_storage::storage_conformance_tests!(s3);
 }
 
+/// A bucket that keeps no condition, for the one process that writes.
+mod single_writer {
+    use super::*;
+    use registry_storage::testing::S3Double;
+
+    async fn bucket() -> Subject {
+        let double = S3Double::start().await.unwrap();
+        double.faults().ignore_conditions();
+        let backend = double.backend("a/prefix").unwrap().deciding_conditions();
+        let backend = Arc::new(Faulty::new(backend));
+        Subject::over(Arc::clone(&backend))
+            .with_faults(backend)
+            .with_kept(double)
+    }
+
+    registry_storage::storage_conformance_tests!(bucket);
+}
+
 #[cfg(feature = "gcs")]
 mod gcs {
     use super::*;

@@ -200,6 +200,7 @@ struct PartWriter {
 #[async_trait]
 impl BytesWriter for PartWriter {
     async fn write(&mut self, number: usize, _offset: u64, content: Bytes) -> Result<Option<String>, Error> {
+        self.backend.require_writer()?;
         let store: &dyn Objects = &*self.backend.store;
         let size = content.len();
         let request = store.put_part(&self.path, &self.upload, number, content.into());

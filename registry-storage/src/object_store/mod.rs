@@ -23,6 +23,7 @@ mod records;
 mod s3;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod signed_url;
+mod single_writer;
 
 use std::fmt;
 use std::ops::Range;
@@ -51,9 +52,11 @@ pub use self::part_size::{PartSize, PartSizeError};
 pub use self::probe::{ProbeError, Promise};
 #[cfg(feature = "s3")]
 pub use self::s3::{S3Encryption, S3Options};
+use self::single_writer::SingleWriter;
+pub use self::single_writer::WriterError;
 use crate::backend::{
     Backend, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry, RecordTransaction,
-    StagedBytes, Stat, Transaction, Version, VersionedRecord, WriteGuard,
+    StagedBytes, Stat, Transaction, Version, VersionedRecord, WriteGuard, WriteState,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -90,6 +93,8 @@ pub struct ObjectStoreBackend {
     /// The size of all parts, if they must be equal.
     part_size: Option<PartSize>,
     seen: Arc<SeenBytes>,
+    /// If only this process is to write.
+    single_writer: Option<Arc<SingleWriter>>,
     /// Listings leave out the object whose key is the prefix, as the client of Azure does.
     lists_only_below: bool,
     /// What signs URLs for clients, if the store has such.
@@ -161,6 +166,7 @@ impl ObjectStoreBackend {
             part_memory: PartMemory::new(PART_MEMORY_BYTES, memory_patience),
             part_size: None,
             seen: Arc::default(),
+            single_writer: None,
             lists_only_below: false,
             #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
             signer: None,
@@ -265,7 +271,7 @@ impl RecordTransaction for Steps<'_> {
     }
 
     async fn remove(&mut self, key: &Key) -> Result<(), Error> {
-        self.0.delete_object(&self.0.path(key.as_str())?).await
+        self.0.remove_record(key).await
     }
 
     async fn list(
@@ -283,6 +289,7 @@ impl RecordTransaction for Steps<'_> {
         parts: &[Part],
         tail: Bytes,
     ) -> Result<(), Error> {
+        self.0.require_writer()?;
         self.0.complete(bytes, parts, tail).await
     }
 }
@@ -320,6 +327,20 @@ impl Backend for ObjectStoreBackend {
         Some("object-store")
     }
 
+    fn is_read_only(&self) -> bool {
+        self.single_writer
+            .as_ref()
+            .is_some_and(|writer| writer.only_reads())
+    }
+
+    fn write_state(&self) -> WriteState {
+        WriteState {
+            is_read_only: self.is_read_only(),
+            stopped: self.single_writer.as_ref().and_then(|writer| writer.stopped()),
+            ..WriteState::default()
+        }
+    }
+
     fn part_size(&self, offset: u64) -> usize {
         let size = match self.part_size {
             Some(size) => size.get(),
@@ -354,6 +375,7 @@ impl Backend for ObjectStoreBackend {
     }
 
     async fn begin_bytes(&self, name: &BytesName) -> Result<Option<String>, Error> {
+        self.require_writer()?;
         self.begin(name).await.map(Some)
     }
 
@@ -398,10 +420,12 @@ impl Backend for ObjectStoreBackend {
     }
 
     async fn abort_bytes(&self, bytes: &StagedBytes) -> Result<(), Error> {
+        self.require_writer()?;
         self.abort(bytes).await
     }
 
     async fn delete_bytes(&self, name: &BytesName) -> Result<(), Error> {
+        self.require_writer()?;
         self.delete(name).await
     }
 
@@ -411,10 +435,14 @@ impl Backend for ObjectStoreBackend {
 
     async fn probe(&self) -> Result<(), Error> {
         // One of the cheapest requests, whether there is such a record or not: each replica sends it every ten seconds.
-        self.get_record(&Key::probed()).await.map(drop)
+        self.get_record(&Key::probed()).await?;
+        match self.is_read_only() {
+            true => Ok(()),
+            false => self.require_writer(),
+        }
     }
 
     async fn close(&self) -> Result<(), Error> {
-        Ok(())
+        self.end_writing().await
     }
 }

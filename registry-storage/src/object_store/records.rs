@@ -85,6 +85,19 @@ impl ObjectStoreBackend {
         value: Bytes,
         condition: Condition,
     ) -> Result<Option<Version>, Error> {
+        match &self.single_writer {
+            Some(writer) => self.put_alone(writer, key, value, condition).await,
+            None => self.put_on_condition(key, value, condition).await,
+        }
+    }
+
+    /// Has the store decide whether the condition holds.
+    pub(super) async fn put_on_condition(
+        &self,
+        key: &Key,
+        value: Bytes,
+        condition: Condition,
+    ) -> Result<Option<Version>, Error> {
         let path = self.path(key.as_str())?;
         let mode = put_mode(&condition);
         let mut error = no_version();
@@ -241,7 +254,7 @@ pub(super) fn put_mode(condition: &Condition) -> PutMode {
     }
 }
 
-fn holds(condition: &Condition, stored: Option<&VersionedRecord>) -> bool {
+pub(super) fn holds(condition: &Condition, stored: Option<&VersionedRecord>) -> bool {
     match condition {
         Condition::Absent => stored.is_none(),
         Condition::Matches(version) => stored.is_some_and(|stored| stored.version == *version),

@@ -82,6 +82,20 @@ pub(crate) struct ProbedRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// The lock of the process that writes to a store alone. It is written every few seconds, so that its nonce changes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct WriterRecord {
+    /// Tells the process from every other one.
+    pub(crate) id: Uuid,
+    /// The machine that it runs on, and its number there: for people.
+    pub(crate) host: String,
+    pub(crate) process: u32,
+    /// When it claimed the store.
+    pub(crate) since: Timestamp,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// A secret that all processes share; it is the content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SecretRecord {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub(crate) use self::maintenance::{
     AdoptedRecord, AdoptionRecord, CandidatesRecord, ChangedRecord, CountedBlobs, CyclesRecord,
     FullSweepRecord, PassRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord, ScrubRecord,
-    SecretRecord, SharedBlobs, UnnamedRecord, UsageRecord,
+    SecretRecord, SharedBlobs, UnnamedRecord, UsageRecord, WriterRecord,
 };
 use crate::backend::{Part, StagedBytes};
 use crate::bytes_name::BytesName;
@@ -353,7 +353,8 @@ always_live!(
     ScrubRecord,
     ProbedRecord,
     SecretRecord,
-    QuotaRecord
+    QuotaRecord,
+    WriterRecord
 );
 
 /// Writes a record.

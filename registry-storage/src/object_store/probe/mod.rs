@@ -10,7 +10,7 @@ mod promise;
 mod races;
 mod sequence;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use object_store::Error as StoreError;
+use object_store::{Error as StoreError, PutMode};
 use registry_core::{Error, Timestamp};
 
 pub use self::promise::{ProbeError, Promise};
@@ -59,9 +59,12 @@ impl ObjectStoreBackend {
         let Ok((record, _)) = decode::<ProbedRecord>(&stored.value) else {
             return Ok(false);
         };
-        if record.probes != PROBES || *record.store != *self.address {
+        let keeps_all = *record.store == *self.address;
+        let keeps_enough = self.single_writer.is_some() && record.store == self.address_of_single_writer();
+        if record.probes != PROBES || !(keeps_all || keeps_enough) {
             return Ok(false);
         }
+        self.set_decides_conditions(!keeps_all);
         if record.has_leftovers && now.0.saturating_sub(record.stamp.written.0) > LEFTOVER_AGE_MILLIS {
             self.note_probed(now).await?;
         }
@@ -71,34 +74,55 @@ impl ObjectStoreBackend {
     /// Tries what the storage protocol needs of the store, on objects of its own that it removes, and writes down that
     /// all of it was kept: see [`was_probed`](Self::was_probed). Some 200 small requests.
     ///
+    /// With [`with_single_writer`](Self::with_single_writer) it need not keep conditional writes. If it does not, the rest is
+    /// tried without them, and this process [decides conditions](Self::decides_conditions) from then on.
+    ///
     /// Cancel safety: after the future is dropped, up to some 40 small objects stay. A start removes them a day later.
     ///
     /// # Errors
     /// Those of [`ProbeError`].
     pub async fn probe_promises(&self, now: Timestamp) -> Result<(), ProbeError> {
+        self.set_decides_conditions(false);
         let probe = Probe::new(self, now);
-        let tried = match self.patience {
-            None => probe.run().await,
-            Some(_) => tokio::time::timeout(LIMIT, probe.run())
-                .await
-                .unwrap_or_else(|elapsed| {
-                    Err(ProbeError::Unanswered(
-                        Promise::Answers,
-                        convert(timed_out(elapsed)),
-                    ))
-                }),
-        };
-        probe.clean_up().await;
-        tried?;
+        match probe.try_within_limit(probe.run()).await {
+            Err(ProbeError::Broken { promise, found })
+                if self.single_writer.is_some() && promise.is_about_conditions() =>
+            {
+                tracing::info!(
+                    probe = promise.name(),
+                    found,
+                    "the store does not keep conditional writes; this process decides them, as the only one that writes"
+                );
+                let probe = Probe::without_conditions(self, now);
+                probe.try_within_limit(probe.run_without_conditions()).await?;
+                self.set_decides_conditions(true);
+            }
+            tried => tried?,
+        }
         let noted = self.note_probed(now).await;
         noted.map_err(|error| ProbeError::Unanswered(Promise::Create, error))
+    }
+
+    /// Returns what a store is noted as that was found to be good for a single writer only. Servers of any version that are not
+    /// one take it for another store, and try it themselves.
+    fn address_of_single_writer(&self) -> String {
+        format!("{}, for a single writer", self.address)
+    }
+
+    fn set_decides_conditions(&self, decides: bool) {
+        if let Some(writer) = &self.single_writer {
+            writer.set_decides(decides);
+        }
     }
 
     /// Removes old leftovers, and writes the record.
     async fn note_probed(&self, now: Timestamp) -> Result<(), Error> {
         let record = ProbedRecord {
             probes: PROBES,
-            store: self.address.to_string(),
+            store: match self.decides_conditions() {
+                true => self.address_of_single_writer(),
+                false => self.address.to_string(),
+            },
             has_leftovers: self.remove_leftovers(now).await?,
             stamp: Stamp::new(now),
         };
@@ -132,6 +156,8 @@ fn probe_of(key: &str) -> Option<BytesName> {
 /// One probe, and the objects that it wrote.
 struct Probe<'a> {
     backend: &'a ObjectStoreBackend,
+    /// Whether the store decides conditions. If not, each write is one without.
+    uses_conditions: bool,
     /// Its folder, with the day and a random name, and a slash at the end.
     folder: String,
     /// The keys that it wrote. Never locked over an await.
@@ -149,9 +175,35 @@ impl<'a> Probe<'a> {
     fn new(backend: &'a ObjectStoreBackend, now: Timestamp) -> Self {
         Self {
             backend,
+            uses_conditions: true,
             folder: format!("{FOLDER}{}/", BytesName::random(now)),
             written: Mutex::default(),
         }
+    }
+
+    fn without_conditions(backend: &'a ObjectStoreBackend, now: Timestamp) -> Self {
+        Self {
+            uses_conditions: false,
+            ..Self::new(backend, now)
+        }
+    }
+
+    /// Tries something, and removes what was written for it.
+    async fn try_within_limit(
+        &self,
+        trial: impl Future<Output = Result<(), ProbeError>>,
+    ) -> Result<(), ProbeError> {
+        let tried = match self.backend.patience {
+            None => trial.await,
+            Some(_) => tokio::time::timeout(LIMIT, trial)
+                .await
+                .unwrap_or_else(|elapsed| {
+                    let error = convert(timed_out(elapsed));
+                    Err(ProbeError::Unanswered(Promise::Answers, error))
+                }),
+        };
+        self.clean_up().await;
+        tried
     }
 
     /// Tries everything. What one writer needs comes first: its errors are the clearest.
@@ -162,6 +214,14 @@ impl<'a> Probe<'a> {
         let (races, reads, parts) = tokio::join!(self.races(), self.reads(), self.parts());
         races.and(reads).and(parts)?;
         // Emulators (moto) fail to list beside writes, which is no lie.
+        self.listings().await
+    }
+
+    /// Tries what a process needs that decides conditions itself.
+    async fn run_without_conditions(&self) -> Result<(), ProbeError> {
+        self.versions().await?;
+        let (reads, parts) = tokio::join!(self.reads(), self.parts());
+        reads.and(parts)?;
         self.listings().await
     }
 
@@ -187,10 +247,14 @@ impl<'a> Probe<'a> {
         let unanswered = |error| ProbeError::Unanswered(promise, error);
         let path = self.backend.path(key.as_str()).map_err(unanswered)?;
         self.note(key);
+        let mode = match self.uses_conditions {
+            true => put_mode(condition),
+            false => PutMode::Overwrite,
+        };
         let request = self
             .backend
             .store
-            .put_opts(&path, value.clone().into(), put_mode(condition).into());
+            .put_opts(&path, value.clone().into(), mode.into());
         match self.backend.run(value.len(), request).await {
             Ok(result) => match to_version(result.e_tag, result.version) {
                 Some(version) => Ok(Write::Won(version)),

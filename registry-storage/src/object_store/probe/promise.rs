@@ -54,6 +54,14 @@ impl Promise {
             Self::Parts => "parts",
         }
     }
+
+    /// Returns whether it is about conditional writes, and not about what any writer needs.
+    pub(super) const fn is_about_conditions(self) -> bool {
+        matches!(
+            self,
+            Self::Create | Self::Update | Self::OneCreator | Self::OneUpdater
+        )
+    }
 }
 
 impl fmt::Display for Promise {

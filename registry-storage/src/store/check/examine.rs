@@ -16,7 +16,7 @@ use crate::record::{
     CyclesRecord, DeletedManifestRecord, FullSweepRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
     PassRecord, PastTagRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord,
     RepositoryRecord, ScrubRecord, SecretRecord, SessionRecord, TagRecord, UnnamedRecord, UsageRecord,
-    decode, state_of_size,
+    WriterRecord, decode, state_of_size,
 };
 
 /// How records are read: within a transaction, so that they are consistent, or outside of one.
@@ -165,6 +165,7 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Cycles
         | KeyKind::Scrub
         | KeyKind::Probed
+        | KeyKind::Writer
         | KeyKind::Secret(_)
         | KeyKind::Quota(_)
         | KeyKind::Pulls
@@ -297,6 +298,7 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         KeyKind::Cycles => malformed_as::<CyclesRecord>(value, |_| true),
         KeyKind::Scrub => malformed_as::<ScrubRecord>(value, |_| true),
         KeyKind::Probed => malformed_as::<ProbedRecord>(value, |_| true),
+        KeyKind::Writer => malformed_as::<WriterRecord>(value, |_| true),
         KeyKind::Secret(_) => malformed_as::<SecretRecord>(value, |_| true),
         KeyKind::Pulls => malformed_as::<PullsRecord>(value, |_| true),
         KeyKind::Pulled(repository) => {

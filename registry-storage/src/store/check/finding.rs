@@ -239,6 +239,7 @@ const fn unreadable(kind: &KeyKind) -> &'static str {
         }
         KeyKind::Secret(SecretName::Catalog) => "links to pages of the catalog are good at one server only",
         KeyKind::Probed => "nothing: the next start tries the store once more",
+        KeyKind::Writer => "the process that writes alone stops to write, or none can tell who it is",
         KeyKind::Pulls => "nothing: the recording of pulls begins anew",
         KeyKind::Pulled(_) => "nothing is dropped in the repository because it was not pulled",
         KeyKind::Usage(_) => "nothing: what the repository has is counted anew",

@@ -15,7 +15,7 @@ use crate::record::{
     CyclesRecord, DeletedManifestRecord, FullSweepRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
     PassRecord, PastTagRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord,
     RepositoryRecord, ScrubRecord, SecretRecord, SessionRecord, Stamp, TagRecord, UnnamedRecord, UsageRecord,
-    decode,
+    WriterRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -140,6 +140,7 @@ impl Recheck {
             KeyKind::Cycles => rewrite_as::<CyclesRecord>(records, key, stored).await,
             KeyKind::Scrub => rewrite_as::<ScrubRecord>(records, key, stored).await,
             KeyKind::Probed => rewrite_as::<ProbedRecord>(records, key, stored).await,
+            KeyKind::Writer => rewrite_as::<WriterRecord>(records, key, stored).await,
             KeyKind::Secret(_) => rewrite_as::<SecretRecord>(records, key, stored).await,
             KeyKind::Pulls => rewrite_as::<PullsRecord>(records, key, stored).await,
             KeyKind::Pulled(_) => rewrite_as::<PulledRecord>(records, key, stored).await,

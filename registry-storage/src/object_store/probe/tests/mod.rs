@@ -19,6 +19,11 @@ fn backend(lie: Lie) -> (ObjectStoreBackend, Arc<MemoryStore>) {
     (ObjectStoreBackend::new(liar, "a/root").unwrap(), memory)
 }
 
+/// A store that writes whatever the condition says.
+pub(in crate::object_store) fn lying_store() -> ObjectStoreBackend {
+    backend(Lie::IgnoresConditions).0
+}
+
 async fn keys(backend: &ObjectStoreBackend) -> Vec<String> {
     let objects = backend.list_objects("", None, 1000).await.unwrap();
     objects.into_iter().map(|(key, _)| key).collect()
@@ -167,4 +172,72 @@ async fn what_a_killed_probe_left_goes_after_a_day() {
     assert_eq!(keys(&backend).await.len(), 2);
     assert!(backend.was_probed(days(3)).await.unwrap());
     assert_eq!(keys(&backend).await, ["probed/store"]);
+}
+
+/// What a process needs that writes alone is all but the conditions.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lies_about_conditions_may_serve_a_single_writer() {
+    use Lie::{
+        AcceptsStaleVersions, CreatesOnUpdate, EmptyTags, IgnoresConditions, IgnoresOffset, KeepsDeleted,
+        ListsDeleted, ListsFoldersFirst, ListsLate, ManyCreators, ManyUpdaters, NewestPart, NoCreates,
+        NoTags, NoUpdates, NobodyWins, OtherTagsOnRead, OverwritesOnCreate, RepeatsFirstPage, SameTags,
+        StaleReads, StoresWhatItRefuses,
+    };
+    for lie in [
+        IgnoresConditions,
+        OverwritesOnCreate,
+        StoresWhatItRefuses,
+        NoCreates,
+        NoUpdates,
+        AcceptsStaleVersions,
+        CreatesOnUpdate,
+        ManyCreators,
+        ManyUpdaters,
+        NobodyWins,
+    ] {
+        let (store, _) = backend(lie);
+        let alone = store.clone().with_single_writer("host", 1);
+        alone.begin_writing(NOW).await.unwrap();
+        alone.probe_promises(NOW).await.unwrap();
+        assert!(alone.decides_conditions(), "{lie:?}");
+        assert_eq!(keys(&store).await, ["probed/store", "writer/lock"], "{lie:?}");
+        alone.end_writing().await.unwrap();
+        let next = store.clone().with_single_writer("host", 2);
+        assert!(
+            next.was_probed(NOW).await.unwrap() && next.decides_conditions(),
+            "{lie:?}"
+        );
+        // Of use to a single writer only.
+        assert!(!store.was_probed(NOW).await.unwrap(), "{lie:?}");
+        store.probe_promises(NOW).await.unwrap_err();
+    }
+    for lie in [
+        NoTags,
+        EmptyTags,
+        SameTags,
+        OtherTagsOnRead,
+        StaleReads,
+        KeepsDeleted,
+        ListsLate,
+        ListsDeleted,
+        ListsFoldersFirst,
+        IgnoresOffset,
+        RepeatsFirstPage,
+        NewestPart,
+    ] {
+        let alone = backend(lie).0.with_single_writer("host", 1);
+        // Without a way to tell that it has the lock, it does not have it.
+        let claimed = alone.begin_writing(NOW).await;
+        let Err(error) = alone.probe_promises(NOW).await else {
+            panic!("{lie:?} {claimed:?}");
+        };
+        assert!(matches!(error, ProbeError::Broken { .. }), "{lie:?}: {error:?}");
+        assert!(!alone.was_probed(NOW).await.unwrap(), "{lie:?}");
+    }
+    for lie in [Lie::None, Lie::NobodyWinsSometimes, Lie::PartsOnce] {
+        let alone = backend(lie).0.with_single_writer("host", 1);
+        alone.begin_writing(NOW).await.unwrap();
+        alone.probe_promises(NOW).await.unwrap();
+        assert!(!alone.decides_conditions(), "{lie:?}");
+    }
 }
