@@ -10,7 +10,7 @@ use registry_storage::GcsCredentials;
 use registry_storage::{AzureCredentials, AzureOptions};
 use registry_storage::{
     Backend as _, Clock as _, Key, LocationError, Maintenance, ObjectStoreBackend, ProbeError, S3Options,
-    SystemClock,
+    SystemClock, WriterError,
 };
 
 use crate::aws_environment;
@@ -22,6 +22,7 @@ use crate::config::sections::storage::{Azure, AzureCredentialKind};
 #[cfg(feature = "azure")]
 use crate::config::values::Secret;
 use crate::failure::Failure;
+use crate::host_name::host_name;
 
 /// The longest time between two looks at a bucket that is waited for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -32,6 +33,8 @@ pub(crate) struct Bucket {
     name: String,
     /// The folder in the bucket, with slashes between its parts.
     prefix: String,
+    /// Only one process will ever write to it.
+    has_single_writer: bool,
     service: Service,
 }
 
@@ -51,6 +54,7 @@ impl Bucket {
         let bucket = |name: &str, root: &Option<String>, service| Self {
             name: name.to_owned(),
             prefix: root.as_deref().unwrap_or_default().trim_matches('/').to_owned(),
+            has_single_writer: storage.s3.as_ref().is_some_and(|s3| s3.single_writer),
             service,
         };
         if let Some(s3) = &storage.s3 {
@@ -95,7 +99,11 @@ impl Bucket {
         {
             aws_environment::refuse_profiles()?;
         }
-        self.client().map_err(|cause| self.unusable().because(cause))
+        let backend = self.client().map_err(|cause| self.unusable().because(cause))?;
+        Ok(match self.has_single_writer {
+            true => backend.with_single_writer(&host_name(), std::process::id()),
+            false => backend,
+        })
     }
 
     /// Asks the bucket for a key, so that a start says at once what is wrong with it, and tries what `store` needs of the
@@ -113,7 +121,7 @@ impl Bucket {
         let mut pauses = [1, 2, 5].into_iter();
         loop {
             let reached = match (backend.list(&Key::repositories(), None, 1).await, store) {
-                (Ok(_), Some(store)) => self.try_promises(backend, store).await,
+                (Ok(_), Some(store)) => self.prepare_writes(backend, store).await,
                 (reached, _) => reached.map(drop).map_err(|error| self.unanswered(error)),
             };
             let failure = match reached {
@@ -149,18 +157,66 @@ impl Bucket {
         backend: &ObjectStoreBackend,
         store: &dyn Maintenance,
     ) -> Result<(), Failure> {
-        let tried = self.try_promises(backend, store).await;
-        tried.map_err(|unusable| unusable.failure)
+        let prepared = self.prepare_writes(backend, store).await;
+        prepared.map_err(|unusable| unusable.failure)
     }
 
-    async fn try_promises(
+    async fn prepare_writes(
         &self,
         backend: &ObjectStoreBackend,
         store: &dyn Maintenance,
     ) -> Result<(), Unusable> {
-        let asked = |error: Error| self.unanswered(error);
+        if store
+            .is_unadopted()
+            .await
+            .map_err(|error| self.unanswered(error))?
+        {
+            return Ok(());
+        }
+        let claimed = backend.begin_writing(SystemClock.now()).await;
+        claimed.map_err(|error| self.not_the_writer(error))?;
+        let tried = self.try_promises(backend).await;
+        if tried.is_err()
+            && let Err(error) = backend.close().await
+        {
+            tracing::warn!(%error, "the bucket was not given back; the next start waits 20 s");
+        }
+        tried?;
+        match (self.has_single_writer, backend.decides_conditions()) {
+            (true, true) => tracing::warn!(
+                "this bucket does not keep conditional writes, so this process decides them: nothing else may write there, also no \
+                 second server (`storage.s3.singlewriter`)"
+            ),
+            (true, false) => tracing::info!(
+                "this bucket keeps conditional writes, so `storage.s3.singlewriter` is not needed; it keeps other servers from \
+                 writing there"
+            ),
+            (false, _) => {}
+        }
+        Ok(())
+    }
+
+    fn not_the_writer(&self, error: WriterError) -> Unusable {
+        match error {
+            WriterError::Store(error) => self.unanswered(error),
+            WriterError::Held(holder) => Unusable {
+                may_pass: true,
+                failure: self.unusable().because(format!(
+                    "{holder} is running, and is the only one that may write there (`storage.s3.singlewriter`); stop it first, or \
+                     wait for that with `serve --wait`"
+                )),
+            },
+            error => Unusable {
+                may_pass: true,
+                failure: self.unusable().because(error),
+            },
+        }
+    }
+
+    async fn try_promises(&self, backend: &ObjectStoreBackend) -> Result<(), Unusable> {
         let now = SystemClock.now();
-        if backend.was_probed(now).await.map_err(asked)? || store.is_unadopted().await.map_err(asked)? {
+        let was_probed = backend.was_probed(now).await;
+        if was_probed.map_err(|error| self.unanswered(error))? {
             return Ok(());
         }
         let begun = Instant::now();
@@ -181,7 +237,11 @@ impl Bucket {
         tracing::info!(
             bucket = %self,
             seconds = begun.elapsed().as_secs_f32(),
-            "tried what a registry needs of a bucket, conditional writes above all; it keeps all of it"
+            "tried what a registry needs of a bucket, conditional writes above all; {}",
+            match backend.decides_conditions() {
+                false => "it keeps all of it",
+                true => "it keeps what a single server needs",
+            }
         );
         Ok(())
     }
@@ -301,8 +361,18 @@ mod tests {
         expected.redirect_endpoint = Some("https://cdn.example".into());
         expected.part_size = PartSize::try_from(10_485_760).ok();
         assert_eq!(bucket.service, Service::S3(expected));
+        assert!(!bucket.has_single_writer);
         assert_eq!(bucket.to_string(), "s3://images/a/b");
         assert!(bucket.open().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_single_writer_writes_nothing_before_it_has_the_bucket() {
+        for (is_set, text) in [(true, "true"), (false, "false")] {
+            let bucket = bucket(&format!("  s3:\n    bucket: images\n    singlewriter: {text}\n"));
+            assert_eq!(bucket.has_single_writer, is_set);
+            assert_eq!(bucket.open().unwrap().is_read_only(), is_set);
+        }
     }
 
     #[cfg(feature = "gcs")]

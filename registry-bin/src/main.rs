@@ -15,6 +15,7 @@ mod config;
 mod control;
 mod count;
 mod failure;
+mod host_name;
 mod kernel_files;
 mod line_writer;
 mod logging;

@@ -120,6 +120,34 @@ fn while_the_bucket_is_gone_nothing_is_said_to_be_absent() {
     repository.get("manifests/other").expect_status(404);
 }
 
+/// `/ready` says to clients no more than that; the log says the cause.
+#[test]
+fn a_health_check_that_fails_says_why_the_bucket_cannot_be_read() {
+    let bucket = BucketServer::start();
+    let server = Server::on_bucket_with(
+        &bucket,
+        &[
+            ("REGISTRY_HEALTH_STORAGEDRIVER_ENABLED", "true"),
+            ("REGISTRY_HEALTH_STORAGEDRIVER_INTERVAL", "50ms"),
+            ("REGISTRY_HEALTH_STORAGEDRIVER_THRESHOLD", "1"),
+        ],
+    );
+    let fault = S3Fault::Answer(403, "InvalidAccessKeyId");
+    bucket.faults().fault_from_now_on(Some(fault));
+    until(|| server.request("GET", "/ready").send().status == 503);
+    let output = server.output_with("a health check fails");
+    let line = output.lines().find(|line| line.contains("a health check fails"));
+    let line = line.expect("it is printed");
+    for part in [
+        "storagedriver",
+        "probed/store",
+        "403 InvalidAccessKeyId",
+        "correct its name",
+    ] {
+        assert!(line.contains(part), "no {part:?} in {line}");
+    }
+}
+
 #[test]
 fn a_bucket_that_is_not_there_yet_is_waited_for_if_that_is_asked() {
     let bucket = BucketServer::start();

@@ -5,6 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -542,6 +543,41 @@ async fn an_empty_entity_tag_is_no_version() {
     }
 }
 
+/// Without a tag the list of parts cannot name it, which is said of the part, not of a completion hours later.
+#[tokio::test]
+async fn a_part_without_an_entity_tag_is_an_error_of_that_part() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("").unwrap();
+    let part = Bytes::from(vec![1; 5 << 20]);
+    for tag in ["", "\"\"", "W/\"\""] {
+        let name = BytesName::random(Timestamp(0));
+        let token = backend.begin_bytes(&name).await.unwrap();
+        let staged = StagedBytes { name, token };
+        let mut writer = backend.write_bytes(&staged, Arc::new(())).await.unwrap();
+        let written = writer.write(0, 0, part.clone()).await.unwrap();
+        double.faults().fault_after(0, S3Fault::Tag(tag));
+        let error = writer.write(1, 5 << 20, part.clone()).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Unavailable, "{tag}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("no entity tag"), "{cause}");
+        // It may pass: the part is sent again.
+        let again = writer.write(1, 5 << 20, part.clone()).await.unwrap();
+        let parts = [written, again].map(|tag| Part {
+            size: 5 << 20,
+            tag: tag.unwrap(),
+        });
+        // So it is with the last one, which the completion sends.
+        let complete = || Complete(staged.clone(), parts.to_vec(), Bytes::from_static(b"tail"));
+        double.faults().fault_after(0, S3Fault::Tag(tag));
+        let completed = backend.transact(Durability::Synced, complete()).await;
+        let error = completed.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Unavailable, "{tag}");
+        backend.transact(Durability::Synced, complete()).await.unwrap();
+        let size = backend.bytes_size(&staged.name).await.unwrap();
+        assert_eq!(size, Some((10 << 20) + 4));
+    }
+}
+
 #[tokio::test]
 async fn a_completion_that_is_repeated_after_its_answer_was_lost_is_a_success() {
     let refusals = [
@@ -604,4 +640,48 @@ async fn the_double_is_strict() {
         stream.read_to_string(&mut answer).unwrap();
         assert_eq!(answer.get(9..12), Some(status), "{request}: {answer}");
     }
+}
+
+/// A client that goes away leaves its write on its way to the bucket. Nobody else has the key until that is over.
+#[tokio::test]
+async fn a_write_of_a_single_writer_outlives_who_asked_for_it_and_keeps_its_key() {
+    let double = S3Double::start().await.unwrap();
+    double.faults().ignore_conditions();
+    let backend = double.backend("").unwrap().deciding_conditions();
+    let key = Key::from_stored("a");
+    let first = put(&backend, &key, &value("0"), Condition::Absent)
+        .await
+        .unwrap()
+        .unwrap();
+    let written = value("1");
+    let _seen = double.faults().take_seen();
+    // The read, then the write.
+    double
+        .faults()
+        .fault_after(1, S3Fault::Delay(Duration::from_millis(300)));
+    {
+        let dropped = put(&backend, &key, &written, Condition::Matches(first.clone()));
+        tokio::pin!(dropped);
+        let is_sent = async {
+            while !double
+                .faults()
+                .take_seen()
+                .iter()
+                .any(|request| request.starts_with("PUT"))
+            {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            done = &mut dropped => panic!("{done:?}"),
+            () = is_sent => {}
+        }
+    }
+    // It was first, so this one loses.
+    let late = put(&backend, &key, &value("2"), Condition::Matches(first))
+        .await
+        .unwrap();
+    assert_eq!(late, None);
+    let stored = backend.get(&key).await.unwrap().unwrap();
+    assert_eq!(stored.value, written);
 }

@@ -39,6 +39,7 @@ pub(crate) const OURS: &[&str] = &[
     "storage.redirect.minimumsize",
     "storage.redirect.networks",
     "storage.s3.sessiontoken",
+    "storage.s3.singlewriter",
     "tags.immutable",
     "validation.allowmissingcontent",
     "validation.manifests.maxdescriptors",

@@ -11,6 +11,7 @@ use registry_core::{Error, ErrorCode};
 
 use super::content::ObjectContent;
 use super::error::{convert, failure, is_absent, is_absent_upload, names_bad_part, refuses_other_bytes};
+use super::records::{is_empty_tag, no_version};
 use super::{ObjectStoreBackend, Objects};
 use crate::backend::{BytesWriter, Part, StagedBytes, WriteGuard};
 use crate::bytes_name::BytesName;
@@ -55,7 +56,8 @@ impl ObjectStoreBackend {
         let size = parts.iter().map(|part| part.size).sum::<u64>() + tail.len() as u64;
         match self.complete_parts(&path, token(bytes)?, parts, tail).await {
             Ok(()) => Ok(()),
-            Err(error) => self.check_completed(&path, size, error).await,
+            Err(CompleteError::NoTag) => Err(no_version()),
+            Err(CompleteError::Store(error)) => self.check_completed(&path, size, error).await,
         }
     }
 
@@ -72,7 +74,7 @@ impl ObjectStoreBackend {
         upload: &String,
         parts: &[Part],
         tail: Bytes,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), CompleteError> {
         let mut ids: Vec<PartId> = parts
             .iter()
             .map(|part| PartId {
@@ -82,10 +84,15 @@ impl ObjectStoreBackend {
         if !tail.is_empty() {
             let size = tail.len();
             let request = self.store.put_part(path, upload, parts.len(), tail.into());
-            ids.push(self.run(size, request).await?);
+            let part = self.run(size, request).await?;
+            if is_empty_tag(&part.content_id) {
+                return Err(CompleteError::NoTag);
+            }
+            ids.push(part);
         }
         let request = self.store.complete_multipart(path, upload, ids);
-        self.run(0, request).await.map(drop)
+        self.run(0, request).await?;
+        Ok(())
     }
 
     /// An upload that is gone was completed, by a repetition or by a request whose answer was lost, or it was aborted.
@@ -189,6 +196,19 @@ impl ObjectStoreBackend {
     }
 }
 
+/// Why an upload was not completed.
+enum CompleteError {
+    /// The last part got no entity tag.
+    NoTag,
+    Store(StoreError),
+}
+
+impl From<StoreError> for CompleteError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
 /// Writes the parts of an upload. A part is durable once its write has returned.
 struct PartWriter {
     backend: ObjectStoreBackend,
@@ -205,6 +225,8 @@ impl BytesWriter for PartWriter {
         let size = content.len();
         let request = store.put_part(&self.path, &self.upload, number, content.into());
         match self.backend.run(size, request).await {
+            // No list of parts could name it, so the upload could never be completed.
+            Ok(part) if is_empty_tag(&part.content_id) => Err(no_version()),
             Ok(part) => Ok(Some(part.content_id)),
             // Aborted, or ended by the bucket's rule for incomplete uploads.
             Err(error) if is_absent_upload(&error) => {

@@ -19,6 +19,7 @@ pub(super) const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
 
 impl ObjectStoreBackend {
     pub(super) async fn get_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
+        self.settle(key).await;
         let path = self.path(key.as_str())?;
         for back_off in BACK_OFFS {
             wait(back_off).await;
@@ -40,6 +41,7 @@ impl ObjectStoreBackend {
     }
 
     pub(super) async fn stat_record(&self, key: &Key) -> Result<Option<Stat>, Error> {
+        self.settle(key).await;
         let path = self.path(key.as_str())?;
         for back_off in BACK_OFFS {
             wait(back_off).await;
@@ -226,11 +228,13 @@ struct NotInOrder;
 
 /// A store without versions, so that nothing can be compared.
 #[derive(Debug, thiserror::Error)]
-#[error("the object store gave an object no entity tag, so nothing can be compared; use another store")]
+#[error(
+    "the object store gave an object or a part no entity tag, so nothing can be compared; use another store"
+)]
 struct NoVersion;
 
 /// Some stores give no entity tag beside an overwrite, so it may pass.
-fn no_version() -> Error {
+pub(super) fn no_version() -> Error {
     Error::from(ErrorCode::Unavailable).with_cause(NoVersion)
 }
 
@@ -268,11 +272,16 @@ pub(super) fn holds(condition: &Condition, stored: Option<&VersionedRecord>) -> 
 /// An empty entity tag is none: rclone gives `""` beside an overwrite, and versitygw overwrites whatever there is if a
 /// write is on condition of it.
 pub(super) fn to_version(e_tag: Option<String>, version: Option<String>) -> Option<Version> {
-    let e_tag = e_tag.filter(|tag| !tag.trim_start_matches("W/").trim_matches('"').is_empty())?;
+    let e_tag = e_tag.filter(|tag| !is_empty_tag(tag))?;
     Some(Version(match version {
         None => e_tag.into(),
         Some(version) => format!("{e_tag}\n{version}").into(),
     }))
+}
+
+/// Returns whether an entity tag is none.
+pub(super) fn is_empty_tag(tag: &str) -> bool {
+    tag.trim_start_matches("W/").trim_matches('"').is_empty()
 }
 
 fn to_update_version(version: &Version) -> UpdateVersion {

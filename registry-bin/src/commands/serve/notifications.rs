@@ -12,6 +12,7 @@ use crate::config::Configuration;
 use crate::config::sections::notifications::{EventAction, EventEndpoint, EventFormat};
 use crate::config::values::GoDuration;
 use crate::failure::Failure;
+use crate::host_name::host_name;
 use crate::places::outbox_file;
 use crate::places::writable::{cannot_use_outbox, check_outbox_files};
 use crate::storage::{OpenStorage, StorageLocation};
@@ -151,14 +152,5 @@ const fn word(action: EventAction) -> &'static str {
         EventAction::Push => "push",
         EventAction::Mount => "mount",
         EventAction::Delete => "delete",
-    }
-}
-
-/// Returns this machine's name, by which receivers distinguish servers.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => "localhost".to_owned(),
-        name => name.to_owned(),
     }
 }

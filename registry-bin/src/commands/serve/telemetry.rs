@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -14,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use registry_core::Storage;
+use registry_core::printable::with_causes;
 use registry_http::{
     AccessLog, AuditLevel, CheckOptions, DebugService, Limits, LineFormat, LineLog, Listener, MeteredStorage,
     Metrics, RefusalLog, RequestObserver, RequestRecord, Server, ServerHealth,
@@ -392,7 +393,24 @@ pub(super) fn start_health_checks(
         let store = Arc::clone(store);
         health.watch("storagedriver", options, move || {
             let store = Arc::clone(&store);
-            Box::pin(async move { store.probe().await.map_err(|error| error.to_string()) })
+            Box::pin(async move {
+                let probed = store.probe().await;
+                probed.map_err(|error| with_causes(error.to_string(), error.source()))
+            })
+        });
+    }
+    if configuration
+        .storage
+        .s3
+        .as_ref()
+        .is_some_and(|s3| s3.single_writer)
+    {
+        let store = Arc::clone(store);
+        // It asks nobody. Whoever sends pushes here should learn at once that they are refused.
+        let options = check_options(GoDuration(Duration::from_secs(1)), GoDuration::default(), 1);
+        health.watch("singlewriter", options, move || {
+            let stopped = store.write_state().stopped;
+            Box::pin(std::future::ready(stopped.map_or(Ok(()), Err)))
         });
     }
     for check in &checks.file {

@@ -134,6 +134,7 @@ storage:
     accelerate: true
     usefipsendpoint: true
     chunksize: 5242880
+    singlewriter: true
     redirectendpoint: 'https://j'
   redirect: {disable: false, networks: [10.0.0.0/8], minimumsize: 64KiB}
 auth:

@@ -27,13 +27,13 @@ use crate::record::{Stamp, WriterRecord, decode, encode};
 const BEAT: Duration = Duration::from_secs(3);
 
 /// For how long after the begin of its last change the holder may begin to write.
-const LEASE: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(8);
 
 /// How long a lock must not change for its holder to count as dead: until then the holder has stopped, and what it was
 /// writing is over.
 const DEAD_AFTER: Duration = LEASE
     .saturating_add(WRITE_LIMIT)
-    .saturating_add(Duration::from_secs(10));
+    .saturating_add(Duration::from_secs(6));
 
 /// How often a lock is looked at to see whether it changes.
 const LOOK: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ struct Holder {
 impl ObjectStoreBackend {
     /// Makes sure that no other process writes alone, before this one writes. With
     /// [`with_single_writer`](Self::with_single_writer), claims the store for this process, which takes two seconds. `now` is for
-    /// people only. A lock that does not change for half a minute is that of a dead process: it is taken over, or removed.
+    /// people only. A lock that does not change for 20 seconds is that of a dead process: it is taken over, or removed.
     ///
     /// Cancel safety: after the future is dropped, the lock may stay. It counts as that of a dead process.
     ///
@@ -109,7 +109,7 @@ impl ObjectStoreBackend {
         if !writer.lease.give_back() {
             return Ok(());
         }
-        for key in &writer.keys {
+        for key in writer.keys.iter() {
             drop(key.lock().await);
         }
         let store = self.unguarded();

@@ -36,7 +36,7 @@ const LOCKS: usize = 256;
 
 /// How long reading, comparing and writing one record may take. The lock of a process is believed for longer than that after
 /// its last beat.
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+const WRITE_LIMIT: Duration = Duration::from_secs(6);
 
 /// What a process needs that writes alone.
 pub(super) struct SingleWriter {
@@ -51,7 +51,7 @@ pub(super) struct SingleWriter {
     hasher: RandomState,
     /// Held over requests to the store, so they are not those of the standard library: who waits for one gives the thread to
     /// others.
-    keys: Box<[Arc<tokio::sync::Mutex<()>>]>,
+    keys: Box<[Arc<tokio::sync::Mutex<()>>; LOCKS]>,
     /// What says that this process runs. Never locked over an await.
     beat: Mutex<Option<Background>>,
 }
@@ -65,7 +65,7 @@ impl SingleWriter {
             lease: Arc::default(),
             decides: AtomicBool::new(false),
             hasher: RandomState::new(),
-            keys: (0..LOCKS).map(|_| Arc::default()).collect(),
+            keys: Box::new(std::array::from_fn(|_| Arc::default())),
             beat: Mutex::default(),
         }
     }
@@ -93,6 +93,17 @@ impl SingleWriter {
         self.lease.require()
     }
 
+    fn lock_of(&self, key: &Key) -> &Arc<tokio::sync::Mutex<()>> {
+        &self.keys[self.hasher.hash_one(key) as usize % LOCKS]
+    }
+
+    /// Waits until no change of a key goes on that nobody waits for any more, so that a read does not show what was before it.
+    pub(super) async fn settle(&self, key: &Key) {
+        if self.decides() {
+            drop(self.lock_of(key).lock().await);
+        }
+    }
+
     /// Changes a record while no other change of this process has its key.
     ///
     /// Cancel safety: the change goes on without whoever waited for it, and keeps the key until it is over. A client that
@@ -103,10 +114,7 @@ impl SingleWriter {
         change: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
         self.require()?;
-        let at = self.hasher.hash_one(key) % LOCKS as u64;
-        let lock = usize::try_from(at).ok().and_then(|at| self.keys.get(at));
-        let lock = lock.map(Arc::clone).unwrap_or_default();
-        let held = lock.lock_owned().await;
+        let held = Arc::clone(self.lock_of(key)).lock_owned().await;
         let lease = Arc::clone(&self.lease);
         let (answer, answered) = oneshot::channel();
         let changing = async move {
@@ -193,6 +201,13 @@ impl ObjectStoreBackend {
         self.single_writer
             .as_ref()
             .map_or(Ok(()), |writer| writer.require())
+    }
+
+    /// Waits for what only this process knows of: see [`SingleWriter::settle`].
+    pub(super) async fn settle(&self, key: &Key) {
+        if let Some(writer) = &self.single_writer {
+            writer.settle(key).await;
+        }
     }
 
     /// As [`put_record`](Self::put_record), which the only writer calls.

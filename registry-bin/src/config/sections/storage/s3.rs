@@ -72,6 +72,11 @@ pub(crate) struct S3 {
     /// to 5 GiB. A blob has at most 10000 parts, so 10485760 limits it to 97 GiB. Without it, parts grow, and a blob may have 5 TiB.
     #[serde(rename = "chunksize")]
     pub(crate) chunk_size: Option<u64>,
+    /// Only one process will ever write to the bucket. Then the service need not keep conditional writes, which are tried at the first
+    /// start: this process decides them, and a lock in the bucket keeps others from writing beside it. Without it, a service that does
+    /// not keep them is refused.
+    #[serde(rename = "singlewriter")]
+    pub(crate) single_writer: bool,
     /// The size of a part of a copy.
     #[serde(rename = "multipartcopychunksize")]
     pub(crate) copy_chunk_size: Option<u64>,
@@ -110,6 +115,7 @@ impl Default for S3 {
             fips: false,
             redirect_endpoint: None,
             chunk_size: None,
+            single_writer: false,
             copy_chunk_size: None,
             copy_concurrency: None,
             copy_threshold: None,
