@@ -76,8 +76,8 @@ impl fmt::Display for Promise {
 pub enum ProbeError {
     /// It does not keep a promise.
     #[error(
-        "the store fails the probe {promise:?}: {found}. A registry would lose data on it; use a store that keeps conditional \
-         writes (docs/stores.md names some)",
+        "the store fails the probe {promise:?}: {found}. A registry would lose data on it; use another store \
+         (docs/stores.md names some)",
         promise = promise.name()
     )]
     #[non_exhaustive]
