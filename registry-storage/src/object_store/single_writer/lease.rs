@@ -1,7 +1,6 @@
 //! For how long a process may believe that it is the only writer.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use registry_core::{Error, ErrorCode};
 use tokio::time::Instant;
@@ -22,7 +21,8 @@ enum State {
 }
 
 impl Lease {
-    pub(super) fn hold_for(&self, time: Duration) {
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn hold_for(&self, time: std::time::Duration) {
         self.hold_until(Instant::now() + time);
     }
 
