@@ -56,6 +56,11 @@ pub(crate) fn failure(root: &Path) -> Failure {
     ))
 }
 
+/// As [`failure`], in a bucket.
+pub(crate) fn in_bucket() -> Failure {
+    Failure::new("cannot adopt what the distribution registry left in the bucket")
+}
+
 /// Describes what was adopted, and what was not.
 pub(crate) fn describe(report: &AdoptReport) -> String {
     let mut text = format!(

@@ -9,8 +9,8 @@ use registry_storage::GcsCredentials;
 #[cfg(feature = "azure")]
 use registry_storage::{AzureCredentials, AzureOptions};
 use registry_storage::{
-    Backend as _, Clock as _, Key, LocationError, Maintenance, ObjectStoreBackend, ProbeError, S3Options,
-    SystemClock, WriterError,
+    Backend as _, Clock as _, Key, LocationError, ObjectStoreBackend, ProbeError, S3Options, SystemClock,
+    WriterError,
 };
 
 use crate::aws_environment;
@@ -106,7 +106,7 @@ impl Bucket {
         })
     }
 
-    /// Asks the bucket for a key, so that a start says at once what is wrong with it, and tries what `store` needs of the
+    /// Asks the bucket for a key, so that a start says at once what is wrong with it, and tries what a store needs of the
     /// service if it will be written to. With `wait`, does so until what may pass has passed: a service that is down, or a
     /// bucket that is created later.
     ///
@@ -115,14 +115,14 @@ impl Bucket {
     pub(crate) async fn reach(
         &self,
         backend: &ObjectStoreBackend,
-        store: Option<&dyn Maintenance>,
+        is_written: bool,
         wait: bool,
     ) -> Result<(), Failure> {
         let mut pauses = [1, 2, 5].into_iter();
         loop {
-            let reached = match (backend.list(&Key::repositories(), None, 1).await, store) {
-                (Ok(_), Some(store)) => self.prepare_writes(backend, store).await,
-                (reached, _) => reached.map(drop).map_err(|error| self.unanswered(error)),
+            let reached = match backend.list(&Key::repositories(), None, 1).await {
+                Ok(_) if is_written => self.prepare_writes(backend).await,
+                reached => reached.map(drop).map_err(|error| self.unanswered(error)),
             };
             let failure = match reached {
                 Err(Unusable {
@@ -147,32 +147,16 @@ impl Bucket {
         }
     }
 
-    /// Tries what the registry needs of the service, unless that was done before. What is there of the distribution registry, and
-    /// is refused for that, is left as it is.
+    /// Tries what the registry needs of the service, unless that was done before.
     ///
     /// # Errors
     /// What the service did, or that it cannot be asked.
-    pub(crate) async fn require_promises(
-        &self,
-        backend: &ObjectStoreBackend,
-        store: &dyn Maintenance,
-    ) -> Result<(), Failure> {
-        let prepared = self.prepare_writes(backend, store).await;
+    pub(crate) async fn require_promises(&self, backend: &ObjectStoreBackend) -> Result<(), Failure> {
+        let prepared = self.prepare_writes(backend).await;
         prepared.map_err(|unusable| unusable.failure)
     }
 
-    async fn prepare_writes(
-        &self,
-        backend: &ObjectStoreBackend,
-        store: &dyn Maintenance,
-    ) -> Result<(), Unusable> {
-        if store
-            .is_unadopted()
-            .await
-            .map_err(|error| self.unanswered(error))?
-        {
-            return Ok(());
-        }
+    async fn prepare_writes(&self, backend: &ObjectStoreBackend) -> Result<(), Unusable> {
         let claimed = backend.begin_writing(SystemClock.now()).await;
         claimed.map_err(|error| self.not_the_writer(error))?;
         let tried = self.try_promises(backend).await;

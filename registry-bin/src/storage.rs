@@ -136,8 +136,7 @@ impl OpenStorage {
                 let backend = bucket.open()?;
                 let store = store(backend.clone(), configuration);
                 let is_written = !maintenance.read_only.enabled;
-                let written: Option<&dyn Maintenance> = if is_written { Some(&*store) } else { None };
-                bucket.reach(&backend, written, wait).await?;
+                bucket.reach(&backend, is_written, wait).await?;
                 let redirects = Redirects::decide(&configuration.storage, &backend).await;
                 Ok(Self {
                     redirects,

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::bucket::BucketServer;
-use support::client::{Request, with_query};
+use support::client::Request;
 use support::content::{Content, sha256};
-use support::repository::{CONFIG, DOCKER_IMAGE, IMAGE, LAYER, Repository, descriptor, image};
+use support::repository::{CONFIG, DOCKER_IMAGE, LAYER, Repository, descriptor, image};
 use support::server::{Server, guard, pause, until};
 use support::tree::Tree;
 
@@ -509,37 +509,117 @@ fn free_address() -> SocketAddr {
     socket.local_addr().expect("it has an address")
 }
 
-/// Served, a bucket with the data of the distribution registry would look empty.
+/// One server is killed in the middle of it, and two others then do it at once.
 #[test]
-fn a_bucket_with_a_tree_is_refused() {
+fn a_bucket_is_adopted_where_it_is_and_released() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let tree = Tree::new(folder.path());
+    for number in 0..REPOSITORIES {
+        push_image(&tree, number);
+    }
     let bucket = BucketServer::start();
-    // Our own server puts an object where that registry would: there is no other client of the double.
-    let prefix = "s3://bucket/docker/registry/v2/repositories";
-    let environment = [
-        ("AWS_ENDPOINT", bucket.url()),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "double"),
-        ("AWS_SECRET_ACCESS_KEY", "double"),
-    ];
-    let arguments = ["serve", "--storage", prefix, "--listen", "127.0.0.1:0"];
-    let server = Server::run_with(&arguments, &environment);
-    let repository = Repository::new(server.address(), "app");
-    let location = repository.open_upload();
-    repository
-        .follow("PUT", &with_query(&location, "digest", &sha256(b"x")))
-        .body(b"x")
-        .send()
-        .expect_status(201);
-    assert!(repository.put_manifest("v1", IMAGE, b"{}").status >= 400);
-    assert!(server.terminate().success());
-    let refused = ours(&["serve", "--storage", "s3://bucket", "--listen", "127.0.0.1:0"])
-        .envs(environment)
-        .output()
-        .expect("the program runs");
-    let text = String::from_utf8_lossy(&refused.stderr);
+    let put = |path: &Path| {
+        let key = path.strip_prefix(folder.path()).expect("it is below");
+        let content = fs::read(path).expect("it can be read");
+        let key = format!("root/{}", key.display());
+        bucket.block_on(async |double| double.put(&key, content.into()));
+    };
+    let mut waiting = vec![folder.path().to_owned()];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("it can be read");
+            waiting.extend(entries.map(|entry| entry.expect("it can be read").path()));
+        } else {
+            put(&path);
+        }
+    }
+    let of_tree = || bucket.keys_below("root/docker/");
+    let before = of_tree();
+    let environment: Vec<_> = bucket
+        .environment()
+        .into_iter()
+        .chain([("AWS_ALLOW_HTTP", "true")])
+        .collect();
+    let command = |arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        all.extend(["--storage", "s3://bucket/root"]);
+        let output = ours(&all).envs(environment.clone()).output();
+        let output = output.expect("the program runs");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        (output.status.success(), text)
+    };
+    let (is_success, text) = command(&["adopt", "--dry-run"]);
     assert!(
-        !refused.status.success() && text.contains("another prefix"),
+        is_success && text.contains("Would adopt 15 repositories, 15 manifests, 15 tags"),
         "{text}"
     );
+    assert_eq!(
+        bucket.keys_below("root/").len(),
+        before.len(),
+        "a look writes nothing"
+    );
+
+    let arguments = [
+        "serve",
+        "--storage",
+        "s3://bucket/root",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let killed = ours(&arguments)
+        .envs(environment.clone())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program runs");
+    until(|| bucket.keys_below("root/blobs/").len() > 100);
+    stop(killed);
+    assert!(
+        bucket.keys_below("root/catalog/").len() < 15,
+        "it was not done yet"
+    );
+    let start = || Server::run_with(&arguments, &environment);
+    let servers = std::thread::scope(|scope| {
+        let servers = [scope.spawn(start), scope.spawn(start)];
+        servers.map(|server| server.join().expect("a server starts"))
+    });
+    for server in &servers {
+        for number in 0..REPOSITORIES {
+            let repository = Repository::new(server.address(), repository(number));
+            let found = repository.get("manifests/v1");
+            found.expect_status(200);
+            assert_eq!(found.body, manifest(number));
+            let layer = &layers(number)[1];
+            let blob = repository.get(&format!("blobs/{}", sha256(layer)));
+            blob.expect_status(200);
+            assert_eq!(&blob.body, layer);
+        }
+    }
+    assert_eq!(bucket.keys_below("root/bytes/"), [""; 0], "no byte was copied");
+    Repository::new(servers[0].address(), repository(3))
+        .delete("manifests/v1")
+        .expect_status(202);
+    Repository::new(servers[0].address(), repository(3))
+        .delete(&format!("manifests/{}", sha256(&manifest(3))))
+        .expect_status(202);
+    for _ in 0..2 {
+        let (is_success, text) = command(&["collect", "--now"]);
+        assert!(is_success, "{text}");
+    }
+    assert_eq!(of_tree(), before, "it is still the distribution registry's");
+    let (is_success, text) = command(&["check"]);
+    assert!(is_success, "{text}");
+
+    let (is_success, text) = command(&["adopt", "--release-old-tree"]);
+    assert!(is_success && text.contains("Released: "), "{text}");
+    // One layer is that of all, and the large ones of one image are named no more.
+    let needed = 1 + (REPOSITORIES - 1) * (LAYERS - 1);
+    assert_eq!(of_tree().len() as u64, needed);
+    let (is_success, text) = command(&["check", "--verify-content"]);
+    assert!(is_success, "{text}");
+    let (is_success, text) = command(&["adopt", "--again"]);
+    assert!(!is_success && text.contains("was released"), "{text}");
+    for server in servers {
+        assert!(server.terminate().success());
+    }
 }

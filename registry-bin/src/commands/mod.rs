@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod adopt;
+mod adopt_bucket;
 mod any;
 pub(crate) mod backup;
 pub(crate) mod check;

@@ -181,7 +181,7 @@ async fn find(
             let backend = bucket.open()?;
             let store = store(backend.clone(), configuration);
             if !usage.only_reads {
-                bucket.require_promises(&backend, &*store).await?;
+                bucket.require_promises(&backend).await?;
             }
             Ok(Found::Store(store))
         }

@@ -6,9 +6,7 @@ use std::sync::atomic::Ordering;
 use registry_core::{Error, RepositoryName, Timestamp};
 use tokio::task::spawn_blocking;
 
-use super::amount::Amount;
 use super::error::AdoptError;
-use super::layout;
 use super::look::Look;
 use super::options::AdoptOptions;
 use super::record;
@@ -16,10 +14,10 @@ use super::report::AdoptReport;
 use super::run::{News, Run, Sink};
 use super::scanned::Scanned;
 use super::seen::Wanted;
+use super::source::Source;
 use super::tree::Tree;
 use crate::backend::Backend;
 use crate::filesystem::FilesystemBackend;
-use crate::key::Key;
 use crate::observer::MaintenanceObserver;
 use crate::record::AdoptionRecord;
 use crate::store::Store;
@@ -54,15 +52,12 @@ pub async fn adoption<B: Backend>(store: &Store<B>) -> Result<Adoption, Error> {
         }) => Adoption::Finished(finished),
         Some(record) => Adoption::Begun(record.begun),
         None if store.is_empty().await? => Adoption::NotBegun,
-        None => Adoption::OwnContent,
+        // Another replica may have begun in between, and what is there is what it adopted.
+        None => match record::read(store).await? {
+            Some(record) => Adoption::Begun(record.begun),
+            None => Adoption::OwnContent,
+        },
     })
-}
-
-/// Returns whether the objects of a store include a tree, and nothing of the store itself.
-pub(crate) async fn is_unadopted<B: Backend>(store: &Store<B>) -> Result<bool, Error> {
-    let tree = Key::from_stored(&format!("{}/", layout::TREE));
-    let has_tree = !store.backend().list(&tree, None, 1).await?.is_empty();
-    Ok(has_tree && store.is_empty().await?)
 }
 
 /// Adopts a tree, as [`Maintenance::adopt`](crate::Maintenance::adopt) says.
@@ -190,8 +185,8 @@ pub(super) struct Changed {
 }
 
 /// Returns which links of a repository are new.
-async fn wanted(
-    store: &Store<FilesystemBackend>,
+async fn wanted<B: Backend>(
+    store: &Store<B>,
     news: News,
     name: &RepositoryName,
 ) -> Result<Wanted, AdoptError> {
@@ -239,26 +234,26 @@ pub(super) async fn look(tree: &Tree, before: &AdoptionRecord) -> Result<Look, A
     Ok(looked.map_err(Error::internal)?)
 }
 
-impl Run<'_> {
+impl<S: Source> Run<'_, S> {
     pub(super) async fn all(&mut self) -> Result<AdoptReport, AdoptError> {
-        let tree = self.tree.clone();
-        let list = move || {
-            let mut defects = Vec::new();
-            let names = tree.repositories(&mut defects);
-            (names, defects)
-        };
-        let (names, defects) = spawn_blocking(list).await.map_err(Error::internal)?;
-        for defect in defects {
+        let found = self.tree.repositories().await?;
+        for defect in found.defects {
             self.note(defect).await;
         }
-        self.repositories(names).await
+        self.counted(found.counted).await
     }
 
     pub(super) async fn repositories(
         &mut self,
         names: Vec<RepositoryName>,
     ) -> Result<AdoptReport, AdoptError> {
-        let names = self.survey_links(names).await?;
+        let counted = self.tree.count_links(names).await?;
+        self.counted(counted).await
+    }
+
+    /// Takes repositories, each with the number of its links.
+    async fn counted(&mut self, names: Vec<(RepositoryName, u64)>) -> Result<AdoptReport, AdoptError> {
+        self.count_work(&names).await?;
         self.report_progress();
         let mut window: Vec<Scanned> = Vec::new();
         for (name, links) in names {
@@ -266,9 +261,7 @@ impl Run<'_> {
                 (Some(news), Some(store)) => wanted(store, news, &name).await?,
                 _ => Wanted::All,
             };
-            let tree = self.tree.clone();
-            let scanned = spawn_blocking(move || Scanned::read(&tree, &name, links, &wanted));
-            window.push(scanned.await.map_err(Error::internal)?);
+            window.push(self.tree.scan(name, links, wanted).await?);
             let weight: usize = window.iter().map(Scanned::weight).sum();
             if weight >= LINKS_PER_WINDOW || window.len() >= REPOSITORIES_PER_WINDOW {
                 self.take(std::mem::take(&mut window)).await?;
@@ -284,31 +277,17 @@ impl Run<'_> {
         Ok(self.report.clone())
     }
 
-    /// Counts what there is to do, so that the caller knows how much is left. Returns how many links each repository
-    /// has.
-    async fn survey_links(
-        &mut self,
-        names: Vec<RepositoryName>,
-    ) -> Result<Vec<(RepositoryName, u64)>, AdoptError> {
-        let tree = self.tree.clone();
-        let reads_all = self.options.verify && self.news.is_none();
-        let count = move || {
-            let counted = names.into_iter().map(|name| {
-                let links = tree.count_links(&name);
-                (name, links)
-            });
-            counted.collect::<Vec<_>>()
-        };
-        let counted = spawn_blocking(count).await.map_err(Error::internal)?;
+    /// Counts what there is to do, so that the caller knows how much is left.
+    async fn count_work(&mut self, counted: &[(RepositoryName, u64)]) -> Result<(), AdoptError> {
         self.report.repositories = counted.len() as u64;
         self.report.links = counted.iter().map(|(_, links)| links).sum();
-        if reads_all {
-            let amount = Amount::of(self.tree.folder(), self.sink.store()).await?;
+        if self.options.verify && self.news.is_none() {
+            let amount = self.tree.amount(self.sink.store()).await?;
             self.report.content = amount.all;
             // Stored content is not compared again.
             self.report.content_done = amount.stored;
             self.read.store(amount.stored, Ordering::Relaxed);
         }
-        Ok(counted)
+        Ok(())
     }
 }

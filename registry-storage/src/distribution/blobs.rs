@@ -1,4 +1,4 @@
-//! Checking the blobs of a tree. Everything here blocks.
+//! Checking the blobs of a folder's tree. Everything here blocks.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -10,6 +10,7 @@ use registry_core::{Algorithm, Digest, Hasher, RepositoryName};
 
 use super::defect::Defect;
 use super::tree::{Link, Tree, unreadable};
+use crate::bytes_name::BytesName;
 use crate::store::INLINE_BYTES;
 
 /// How much of a file is hashed at once, in bytes.
@@ -22,13 +23,17 @@ pub(super) enum BlobContent {
     Inline(Bytes),
     /// A file that gets a second name, and its size in bytes.
     File(PathBuf, u64),
+    /// An object that is named where it is, and its size in bytes.
+    InPlace(BytesName, u64),
+    /// An object that is copied, because it has another digest there than here, and its size in bytes.
+    Copied(BytesName, u64),
 }
 
 impl BlobContent {
     pub(super) fn size(&self) -> u64 {
         match self {
             Self::Inline(content) => content.len() as u64,
-            Self::File(_, size) => *size,
+            Self::File(_, size) | Self::InPlace(_, size) | Self::Copied(_, size) => *size,
         }
     }
 }

@@ -32,7 +32,12 @@ pub enum AdoptError {
     /// The tree was adopted before.
     #[error("the tree was adopted at {0} already; adopt again to add what it has since")]
     Finished(Timestamp),
-    /// Only a store in a folder can adopt what is there. The images of a bucket are copied by a client.
+    /// The tree in the bucket was released at this time: its content is this store's, and may be gone.
+    #[error(
+        "the tree was released at {0}, so nothing more of it can be adopted; copy what it has with a client"
+    )]
+    Released(Timestamp),
+    /// Only a store in a folder can adopt a tree there.
     #[error(transparent)]
     NotOnDisk(#[from] NotOnDisk),
     /// The store failed.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use registry_core::{Digest, RepositoryName, Tag};
 
 /// The folder of a tree below a root.
-pub(super) const TREE: &str = "docker/registry/v2";
+pub(super) use crate::object_store::tree::TREE;
 
 /// The folder of all repositories, below the tree.
 pub(super) fn repositories(tree: &Path) -> PathBuf {

@@ -21,7 +21,15 @@ pub(super) struct StoredManifest {
 /// Reads a manifest. That registry stores no media type. As there, it follows from the document: from the field
 /// `mediaType`, otherwise from whether there are `manifests`.
 pub(super) fn read(tree: &Tree, repository: &RepositoryName, link: &Link) -> Result<StoredManifest, Defect> {
-    let bytes = read_data(tree, repository, link)?;
+    check(read_data(tree, repository, link)?, repository, link)
+}
+
+/// Checks a manifest against its digest, and parses it.
+pub(super) fn check(
+    bytes: Bytes,
+    repository: &RepositoryName,
+    link: &Link,
+) -> Result<StoredManifest, Defect> {
     let found = Digest::of(link.digest.algorithm().unwrap_or_default(), &bytes);
     if found != link.digest {
         return Err(Defect::CorruptContent {
@@ -56,15 +64,19 @@ fn read_data(tree: &Tree, repository: &RepositoryName, link: &Link) -> Result<By
         },
         _ => unreadable(&path, cause),
     })?;
-    if bytes.len() as u64 > limit {
-        let message = format!("it has more than {limit} bytes");
-        return Err(invalid(
-            repository,
-            link,
-            Error::new(ErrorCode::ManifestInvalid, message),
-        ));
-    }
+    require_size(bytes.len() as u64, repository, link)?;
     Ok(bytes.into())
+}
+
+/// Refuses a manifest that is too large to be read.
+pub(super) fn require_size(size: u64, repository: &RepositoryName, link: &Link) -> Result<(), Defect> {
+    let limit = DEFAULT_SIZE_LIMIT as u64;
+    if size <= limit {
+        return Ok(());
+    }
+    let message = format!("it has more than {limit} bytes");
+    let cause = Error::new(ErrorCode::ManifestInvalid, message);
+    Err(invalid(repository, link, cause))
 }
 
 fn invalid(repository: &RepositoryName, link: &Link, cause: Error) -> Defect {

@@ -3,15 +3,19 @@
 //!
 //! [`Maintenance::adopt`](crate::Maintenance::adopt) gives a store on a disk the content of a [`Tree`] on the same file
 //! system, without copying it: the bytes get a second name. [`survey`] only reads.
+//! [`adopt_in_place`] gives a store in a bucket the content of the tree in the same folder of the bucket, without copying it
+//! either: the bytes are named where they are.
 //! [`Maintenance::export_distribution`](crate::Maintenance::export_distribution) writes the content of any store as a
 //! tree.
 
 mod adopt;
 mod amount;
 mod blobs;
+mod bucket;
 mod defect;
 mod error;
 mod export;
+mod folder;
 mod layout;
 mod linkable;
 mod look;
@@ -23,13 +27,15 @@ mod report;
 mod run;
 mod scanned;
 mod seen;
+mod source;
 mod survey;
 mod target;
 mod tree;
 mod window;
 
 pub use self::adopt::{Adoption, adoption, has_news, update};
-pub(crate) use self::adopt::{adopt, is_unadopted, note_export};
+pub(crate) use self::adopt::{adopt, note_export};
+pub use self::bucket::{ReleaseError, ReleaseReport, adopt_in_place, has_tree, release, survey_in_place};
 pub use self::defect::{BrokenLink, Defect, DefectKind};
 pub use self::error::AdoptError;
 pub(crate) use self::export::export;

@@ -1,7 +1,8 @@
 //! How far an adoption came and what it took, as records of the store.
 
-use registry_core::{Error, RepositoryName, Timestamp};
+use registry_core::{Error, ErrorCode, RepositoryName, Timestamp};
 
+use super::error::AdoptError;
 use super::look::Look;
 use super::seen::Seen;
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
@@ -11,6 +12,9 @@ use crate::store::Store;
 
 /// How long a moment is at most, in milliseconds: the times of files are those of the kernel's last tick.
 const MOMENT_MILLISECONDS: u64 = 20;
+
+/// How many times a change begins again because another process changed the record.
+const CHANGE_ATTEMPTS: usize = 32;
 
 pub(super) async fn read<B: Backend>(store: &Store<B>) -> Result<Option<AdoptionRecord>, Error> {
     let stored = store.backend().get(&Key::adoption()).await?;
@@ -27,6 +31,7 @@ pub(super) fn begun(now: Timestamp) -> AdoptionRecord {
         changed: None,
         folder: None,
         is_partial: false,
+        released: None,
         stamp: Stamp::new(now),
     }
 }
@@ -46,7 +51,42 @@ pub(super) fn finished(
         changed: Some(looked.last_change.min(earlier(before))),
         folder: looked.folder,
         is_partial,
+        released: None,
         stamp: Stamp::new(now),
+    }
+}
+
+/// Changes the record of a store that other processes have too, by compare-and-swap: `change` gets the record as it is, and
+/// returns what it is to be, or `None` to leave it.
+pub(super) async fn change<B: Backend>(
+    store: &Store<B>,
+    mut change: impl FnMut(Option<AdoptionRecord>) -> Result<Option<AdoptionRecord>, AdoptError>,
+) -> Result<(), AdoptError> {
+    for _ in 0..CHANGE_ATTEMPTS {
+        let stored = store.backend().get(&Key::adoption()).await?;
+        let condition = stored.as_ref().map_or(Condition::Absent, |stored| {
+            Condition::Matches(stored.version.clone())
+        });
+        let before = stored.map(|stored| decode(&stored.value)).transpose()?;
+        let Some(after) = change(before.map(|(record, _)| record))? else {
+            return Ok(());
+        };
+        let write = PutIf(Key::adoption(), encode(&after, &[])?, condition);
+        if store.backend().transact(Durability::Synced, write).await? {
+            return Ok(());
+        }
+    }
+    Err(Error::from(ErrorCode::Unavailable).into())
+}
+
+struct PutIf(Key, bytes::Bytes, Condition);
+
+impl Transaction for PutIf {
+    type Output = bool;
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
+        let Self(key, value, condition) = self;
+        Ok(records.put(&key, value, condition).await?.is_some())
     }
 }
 

@@ -11,22 +11,21 @@ use super::error::AdoptError;
 use super::linkable::LinkRules;
 use super::options::AdoptOptions;
 use super::report::AdoptReport;
-use super::tree::Tree;
-use crate::filesystem::FilesystemBackend;
+use super::source::Source;
 use crate::observer::{Finding, MaintenanceObserver, Step};
 use crate::store::Store;
 
 /// The destination of adopted content.
-pub(super) enum Sink<'s> {
+pub(super) enum Sink<'s, B> {
     /// Into a store.
-    Store(&'s Store<FilesystemBackend>),
+    Store(&'s Store<B>),
     /// Nowhere: it is only counted.
-    Nowhere(Nowhere<'s>),
+    Nowhere(Nowhere<'s, B>),
 }
 
-impl<'s> Sink<'s> {
+impl<'s, B> Sink<'s, B> {
     /// Returns the store that has, or would get, the content.
-    pub(super) const fn store(&self) -> Option<&'s Store<FilesystemBackend>> {
+    pub(super) const fn store(&self) -> Option<&'s Store<B>> {
         match self {
             Self::Store(store) => Some(*store),
             Self::Nowhere(nowhere) => nowhere.store,
@@ -35,9 +34,9 @@ impl<'s> Sink<'s> {
 }
 
 /// What is known where content is only counted.
-pub(super) struct Nowhere<'s> {
+pub(super) struct Nowhere<'s, B> {
     /// What the store has is not counted.
-    pub(super) store: Option<&'s Store<FilesystemBackend>>,
+    pub(super) store: Option<&'s Store<B>>,
     /// The blobs that were counted, so that each is counted once.
     pub(super) seen: BTreeSet<Digest>,
     /// Whether files could get second names, if they would have to.
@@ -47,13 +46,13 @@ pub(super) struct Nowhere<'s> {
 }
 
 /// The state of an adoption.
-pub(super) struct Run<'r> {
-    pub(super) tree: &'r Tree,
-    pub(super) sink: Sink<'r>,
+pub(super) struct Run<'r, S: Source> {
+    pub(super) tree: &'r S,
+    pub(super) sink: Sink<'r, S::Backend>,
     pub(super) options: &'r AdoptOptions,
     /// How it is told what is new, if that is all that is wanted.
     pub(super) news: Option<News>,
-    /// The file system was synced as a whole.
+    /// The files of the tree were synced together.
     pub(super) is_synced: bool,
     /// The links of the repositories that are done.
     pub(super) settled: u64,
@@ -76,10 +75,10 @@ pub(super) enum News {
     After(Timestamp),
 }
 
-impl<'r> Run<'r> {
+impl<'r, S: Source> Run<'r, S> {
     pub(super) fn new(
-        tree: &'r Tree,
-        sink: Sink<'r>,
+        tree: &'r S,
+        sink: Sink<'r, S::Backend>,
         options: &'r AdoptOptions,
         observer: &'r dyn MaintenanceObserver,
     ) -> Self {

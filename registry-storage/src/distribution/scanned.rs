@@ -6,7 +6,7 @@ use registry_core::storage::ChildKind;
 use registry_core::{Digest, RepositoryName, Tag, Timestamp};
 
 use super::defect::Defect;
-use super::manifest::{self, Outline};
+use super::manifest::{self, Outline, StoredManifest};
 use super::seen::{Seen, Wanted};
 use super::tree::{Link, RepositoryLinks, Tree};
 
@@ -35,42 +35,62 @@ impl Scanned {
         if !matches!(wanted, Wanted::All) {
             leave_unwanted(tree, &mut links, wanted);
         }
-        let mut defects = std::mem::take(&mut links.defects);
+        let mut scanned = Self::of(links, counted, seen, wanted);
+        for link in scanned.links.revisions.clone() {
+            let read = manifest::read(tree, name, &link);
+            scanned.add_manifest(&link, read);
+        }
+        scanned.leave_unavailable();
+        scanned
+    }
+
+    /// Takes the links of a repository whose manifests are still to be [added](Self::add_manifest).
+    pub(super) fn of(mut links: RepositoryLinks, counted: u64, seen: Seen, wanted: &Wanted) -> Self {
         let mut tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>> = BTreeMap::new();
         for link in &links.tags {
             let tag = (link.tag.clone(), wanted.written(link));
             tags.entry(link.target.clone()).or_default().push(tag);
         }
-        let mut outline = Outline::default();
-        let mut available = BTreeSet::new();
-        for link in &links.revisions {
-            match manifest::read(tree, name, link) {
-                Ok(manifest) => {
-                    outline.add(&manifest, tags.get(&link.digest).map_or(&[], Vec::as_slice));
-                    available.insert(link.digest.clone());
-                }
-                Err(defect) => defects.push(defect),
-            }
-        }
-        for (target, tags) in &tags {
-            if !available.contains(target) {
-                defects.extend(tags.iter().map(|(tag, _)| Defect::DanglingTag {
-                    repository: name.clone(),
-                    tag: tag.clone(),
-                    digest: target.clone(),
-                }));
-            }
-        }
-        links.revisions.retain(|link| available.contains(&link.digest));
+        let defects = std::mem::take(&mut links.defects);
         Self {
             links,
             counted,
-            outline,
-            available,
+            outline: Outline::default(),
+            available: BTreeSet::new(),
             tags,
             seen,
             defects,
         }
+    }
+
+    /// Adds what a manifest says of other content.
+    pub(super) fn add_manifest(&mut self, link: &Link, read: Result<StoredManifest, Defect>) {
+        match read {
+            Ok(manifest) => {
+                let tags = self.tags.get(&link.digest).map_or(&[][..], Vec::as_slice);
+                self.outline.add(&manifest, tags);
+                self.available.insert(link.digest.clone());
+            }
+            Err(defect) => self.defects.push(defect),
+        }
+    }
+
+    /// Leaves out the manifests that cannot be adopted, once all were added.
+    pub(super) fn leave_unavailable(&mut self) {
+        for (target, tags) in &self.tags {
+            if !self.available.contains(target) {
+                self.defects
+                    .extend(tags.iter().map(|(tag, _)| Defect::DanglingTag {
+                        repository: self.links.name.clone(),
+                        tag: tag.clone(),
+                        digest: target.clone(),
+                    }));
+            }
+        }
+        let available = &self.available;
+        self.links
+            .revisions
+            .retain(|link| available.contains(&link.digest));
     }
 
     /// Adds to what was seen the links whose content is here now. Those that lack it are looked at again.

@@ -10,6 +10,7 @@ use super::options::AdoptOptions;
 use super::record;
 use super::report::AdoptReport;
 use super::run::{Nowhere, Run, Sink};
+use super::source::Source;
 use super::tree::Tree;
 use crate::filesystem::{FilesystemBackend, is_writable};
 use crate::observer::MaintenanceObserver;
@@ -70,7 +71,7 @@ pub async fn survey_into(
     Ok(run.into_survey())
 }
 
-fn nowhere<'s>(root: &Path, store: Option<&'s Store<FilesystemBackend>>) -> Nowhere<'s> {
+fn nowhere<'s>(root: &Path, store: Option<&'s Store<FilesystemBackend>>) -> Nowhere<'s, FilesystemBackend> {
     Nowhere {
         store,
         seen: BTreeSet::new(),
@@ -80,8 +81,8 @@ fn nowhere<'s>(root: &Path, store: Option<&'s Store<FilesystemBackend>>) -> Nowh
     }
 }
 
-impl Run<'_> {
-    fn into_survey(self) -> Survey {
+impl<S: Source> Run<'_, S> {
+    pub(super) fn into_survey(self) -> Survey {
         let refused = match self.sink {
             Sink::Nowhere(nowhere) => nowhere.refused,
             Sink::Store(_) => None,

@@ -15,7 +15,7 @@ use super::plain;
 use super::target::sync_file_system;
 
 /// The maximum number of bytes of a link that are read; a digest has fewer.
-const LINK_BYTES: u64 = 512;
+pub(super) const LINK_BYTES: u64 = 512;
 
 /// A tree of the distribution registry. Nothing here changes it.
 #[derive(Clone, Debug)]
@@ -153,15 +153,7 @@ impl Tree {
         let layers = self.read_links(&layout::layers(&folder), &mut defects);
         let mut revisions = self.read_links(&layout::revisions(&folder), &mut defects);
         let tags = self.read_tags(&folder, &mut defects);
-        // Registry 2.1.0 linked manifests as layers, and later versions find them there.
-        let known: BTreeSet<Digest> = revisions.iter().map(|link| link.digest.clone()).collect();
-        let missing: BTreeSet<&Digest> = tags
-            .iter()
-            .map(|tag| &tag.target)
-            .filter(|target| !known.contains(target))
-            .collect();
-        let among_layers = layers.iter().filter(|link| missing.contains(&link.digest));
-        revisions.extend(among_layers.cloned());
+        add_manifests_among_layers(&layers, &mut revisions, &tags);
         let uploads = self.folders(&layout::uploads(&folder), &mut defects).len();
         RepositoryLinks {
             name: name.clone(),
@@ -173,6 +165,19 @@ impl Tree {
             defects,
         }
     }
+}
+
+/// Adds the manifests that tags name and that are linked as layers: registry 2.1.0 did so, and later versions find them
+/// there.
+pub(super) fn add_manifests_among_layers(layers: &[Link], revisions: &mut Vec<Link>, tags: &[TagLink]) {
+    let known: BTreeSet<Digest> = revisions.iter().map(|link| link.digest.clone()).collect();
+    let missing: BTreeSet<&Digest> = tags
+        .iter()
+        .map(|tag| &tag.target)
+        .filter(|target| !known.contains(target))
+        .collect();
+    let among_layers = layers.iter().filter(|link| missing.contains(&link.digest));
+    revisions.extend(among_layers.cloned());
 }
 
 /// Returns when a file was last written.
@@ -307,21 +312,25 @@ impl Tree {
             io::ErrorKind::NotFound => broken(BrokenLink::Missing),
             _ => unreadable(path, cause),
         })?;
-        if text.is_empty() {
-            return Err(broken(BrokenLink::Empty));
-        }
-        let digest = std::str::from_utf8(&text)
-            .ok()
-            .and_then(|text| text.parse::<Digest>().ok())
-            .filter(|digest| digest.algorithm().is_some());
-        digest
-            .map(|digest| (digest, written))
-            .ok_or_else(|| broken(BrokenLink::NotADigest))
+        let digest = parse_link(&text).map_err(broken)?;
+        Ok((digest, written))
     }
 }
 
+/// Parses the content of a link.
+pub(super) fn parse_link(text: &[u8]) -> Result<Digest, BrokenLink> {
+    if text.is_empty() {
+        return Err(BrokenLink::Empty);
+    }
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse::<Digest>().ok())
+        .filter(|digest| digest.algorithm().is_some())
+        .ok_or(BrokenLink::NotADigest)
+}
+
 /// Returns whether both may be digests of the same content: two different ones of one algorithm may not.
-fn is_same_content(one: &Digest, other: &Digest) -> bool {
+pub(super) fn is_same_content(one: &Digest, other: &Digest) -> bool {
     one == other || one.algorithm() != other.algorithm()
 }
 

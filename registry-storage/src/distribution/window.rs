@@ -1,27 +1,22 @@
 //! Adopting several repositories at once, so that a transaction has many records however small the repositories are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use registry_core::storage::{Manifest, NewManifest, TagCondition};
-use registry_core::{Digest, Error, RepositoryName};
-use tokio::task::spawn_blocking;
+use registry_core::{Digest, RepositoryName};
 use tokio::time::sleep;
 
-use super::blobs::{self, BlobContent};
 use super::defect::Defect;
 use super::error::AdoptError;
-use super::linkable::LinkRules;
 use super::manifest;
-use super::record;
 use super::run::{Run, Sink};
 use super::scanned::Scanned;
-use super::tree::{Link, Tree};
-use crate::filesystem::FilesystemBackend;
-use crate::store::Store;
-use crate::store::adopt::{Adopted, AdoptedBlob, AdoptedManifest, Source};
+use super::source::{Examined, Found, Source};
+use super::tree::Link;
+use crate::store::adopt::{Adopted, AdoptedManifest};
 
 /// How many links of blobs, or how many manifests, one transaction has.
 const RECORDS_PER_BATCH: usize = 500;
@@ -34,13 +29,7 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 /// From this many files on, they are first synced together.
 const MANY_FILES: usize = 100;
 
-/// A blob on its way.
-struct Candidate {
-    content: Option<BlobContent>,
-    grants: Vec<RepositoryName>,
-}
-
-impl Run<'_> {
+impl<S: Source> Run<'_, S> {
     /// Adopts repositories: first their blobs, then the manifests and tags that name them.
     pub(super) async fn take(&mut self, mut window: Vec<Scanned>) -> Result<(), AdoptError> {
         for repository in &mut window {
@@ -58,8 +47,7 @@ impl Run<'_> {
             self.report.uploads += repository.links.uploads;
         }
         if let Sink::Store(store) = &self.sink {
-            let seen = window.iter().map(|scanned| (&scanned.links.name, &scanned.seen));
-            record::write_seen(store, seen).await?;
+            self.tree.write_seen(store, &window).await?;
         }
         self.report.links_done = self.settled;
         self.report_progress();
@@ -110,22 +98,26 @@ impl Run<'_> {
             stored.extend(digests.intersection(&nowhere.seen).cloned());
             rules = nowhere.rules.clone().filter(|_| nowhere.refused.is_none());
         }
-        let (tree, verify) = (self.tree.clone(), self.options.verify);
-        let read = Arc::clone(&self.read);
-        let check = move || {
-            let (candidates, defects) = check_links(&tree, links, &stored, verify, &read);
-            let refused = rules.and_then(|rules| refused(&rules, &candidates));
-            (candidates, defects, refused)
+        let examined = Examined {
+            links,
+            stored,
+            verify: self.options.verify,
+            read: Arc::clone(&self.read),
+            rules,
         };
-        let mut checking = spawn_blocking(check);
-        let checked = loop {
+        let mut examining = pin!(self.tree.examine(examined));
+        let found = loop {
             tokio::select! {
-                checked = &mut checking => break checked,
+                found = &mut examining => break found?,
                 // Reading content takes long.
                 () = sleep(REPORT_INTERVAL) => self.tell(0),
             }
         };
-        let (candidates, defects, refused) = checked.map_err(Error::internal)?;
+        let Found {
+            candidates,
+            defects,
+            refused,
+        } = found;
         for defect in defects {
             self.note(defect).await;
         }
@@ -135,16 +127,12 @@ impl Run<'_> {
                 let store = *store;
                 if !self.is_synced && candidates.len() >= MANY_FILES {
                     self.is_synced = true;
-                    let tree = self.tree.clone();
                     // Each file is synced once more when it gets its name, and only that sync counts.
-                    if let Err(cause) = spawn_blocking(move || tree.sync())
-                        .await
-                        .map_err(Error::internal)?
-                    {
+                    if let Err(cause) = self.tree.sync().await {
                         tracing::debug!(%cause, "the file system could not be synced as a whole");
                     }
                 }
-                let adopted = adopt_candidates(store, candidates).await?;
+                let adopted = self.tree.adopt_blobs(store, candidates).await?;
                 self.count(&adopted);
             }
             Sink::Nowhere(nowhere) => {
@@ -176,7 +164,7 @@ impl Run<'_> {
         self.take_batch(listed, Vec::new()).await?;
         for repository in window {
             for links in repository.links.revisions.chunks(RECORDS_PER_BATCH) {
-                for read in self.read_manifests(&repository.links.name, links).await? {
+                for read in self.tree.manifests(&repository.links.name, links).await? {
                     let manifest = self.prepare(repository, read).await;
                     bytes += manifest.new.manifest.bytes.len();
                     batch.push(manifest);
@@ -190,19 +178,6 @@ impl Run<'_> {
             }
         }
         self.take_batch(Vec::new(), batch).await
-    }
-
-    async fn read_manifests(
-        &self,
-        name: &RepositoryName,
-        links: &[Link],
-    ) -> Result<Vec<(Link, manifest::StoredManifest)>, AdoptError> {
-        let (tree, name, links) = (self.tree.clone(), name.clone(), links.to_vec());
-        let read = move || {
-            let read = |link: Link| manifest::read(&tree, &name, &link).ok().map(|read| (link, read));
-            links.into_iter().filter_map(read).collect()
-        };
-        Ok(spawn_blocking(read).await.map_err(Error::internal)?)
     }
 
     async fn prepare(
@@ -255,7 +230,7 @@ impl Run<'_> {
             return Ok(());
         }
         if let Sink::Store(store) = &self.sink {
-            let adopted = store.adopt_manifests(repositories, manifests).await?;
+            let adopted = self.tree.adopt_manifests(store, repositories, manifests).await?;
             self.count(&adopted);
         } else if let Some(store) = self.sink.store() {
             let lacking = store.lacks_manifests(&manifests).await?;
@@ -280,95 +255,4 @@ impl Run<'_> {
         report.tags += adopted.tags;
         report.kept_tags += adopted.kept_tags;
     }
-}
-
-/// Examines the content of links, once for each digest. Blocks.
-fn check_links(
-    tree: &Tree,
-    links: Vec<(RepositoryName, Link, Option<u64>)>,
-    stored: &BTreeSet<Digest>,
-    verify: bool,
-    read: &AtomicU64,
-) -> (BTreeMap<Digest, Candidate>, Vec<Defect>) {
-    let mut candidates: BTreeMap<Digest, Candidate> = BTreeMap::new();
-    let mut defects = Vec::new();
-    for (repository, link, declared_size) in links {
-        if let Some(candidate) = candidates.get_mut(&link.digest) {
-            candidate.grants.push(repository);
-            continue;
-        }
-        let content = if stored.contains(&link.digest) {
-            None
-        } else {
-            match blobs::check(tree, &repository, &link, declared_size, (verify, read)) {
-                Ok(content) => Some(content),
-                Err(defect) => {
-                    defects.push(defect);
-                    continue;
-                }
-            }
-        };
-        let grants = vec![repository];
-        candidates.insert(link.digest, Candidate { content, grants });
-    }
-    (candidates, defects)
-}
-
-/// Finds a file that could not get a second name. Blocks.
-fn refused(rules: &LinkRules, candidates: &BTreeMap<Digest, Candidate>) -> Option<AdoptError> {
-    let contents = candidates
-        .values()
-        .filter_map(|candidate| candidate.content.as_ref());
-    let mut files = contents.filter_map(|content| match content {
-        BlobContent::File(path, _) => Some(path),
-        BlobContent::Inline(_) => None,
-    });
-    files.find_map(|path| rules.refusal(path))
-}
-
-/// Names the bytes, gives them these names, and makes them blobs.
-async fn adopt_candidates(
-    store: &Store<FilesystemBackend>,
-    candidates: BTreeMap<Digest, Candidate>,
-) -> Result<Adopted, AdoptError> {
-    let mut sizes = Vec::new();
-    let mut files = Vec::new();
-    for candidate in candidates.values() {
-        if let Some(BlobContent::File(path, size)) = &candidate.content {
-            files.push(path.clone());
-            sizes.push(*size);
-        }
-    }
-    let first = candidates.values().find_map(|candidate| candidate.grants.first());
-    let Some(repository) = first else {
-        return Ok(Adopted::default());
-    };
-    let sessions = if sizes.is_empty() {
-        Vec::new()
-    } else {
-        store.name_bytes(repository, &sizes).await?
-    };
-    let names = sessions.iter().map(|session| session.bytes().clone());
-    let links: Vec<_> = names.zip(files).collect();
-    if !links.is_empty() {
-        store.backend().link_bytes(links).await?;
-    }
-    let mut sessions = sessions.into_iter();
-    let mut blobs = Vec::new();
-    for (digest, candidate) in candidates {
-        let source = match candidate.content {
-            None => Source::Stored,
-            Some(BlobContent::Inline(content)) => Source::Inline(content),
-            Some(BlobContent::File(..)) => match sessions.next() {
-                Some(session) => Source::Session(Box::new(session)),
-                None => continue,
-            },
-        };
-        blobs.push(AdoptedBlob {
-            digest,
-            source,
-            grants: candidate.grants,
-        });
-    }
-    Ok(store.adopt_blobs(blobs).await?)
 }

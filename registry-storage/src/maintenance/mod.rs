@@ -30,6 +30,8 @@ use crate::filesystem::FilesystemBackend;
 use crate::filesystem::backup::{BackupError, BackupReport};
 #[cfg(all(feature = "layout", unix))]
 use crate::layout::{LayoutError, LayoutReport};
+#[cfg(all(feature = "filesystem", unix))]
+use crate::object_store::ObjectStoreBackend;
 use crate::observer::MaintenanceObserver;
 use crate::secret::{Secret, SecretName};
 #[cfg(all(feature = "filesystem", unix))]
@@ -420,20 +422,17 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         distribution::adopt(self.on_disk()?, tree, options, observer).await
     }
 
-    /// Returns whether the objects of the store include a tree of the distribution registry, and nothing of the store
-    /// itself. The bytes of a tree in a bucket are not adopted, so serving such a store serves an empty registry.
-    ///
-    /// # Errors
-    /// Those of the medium.
-    #[cfg(all(feature = "filesystem", unix))]
-    async fn is_unadopted(&self) -> Result<bool, Error>;
-
     /// Returns the store itself if it is in a folder, for what only such a store has.
     ///
     /// # Errors
     /// [`NotOnDisk`] if it is not.
     #[cfg(all(feature = "filesystem", unix))]
     fn on_disk(&self) -> Result<&Store<FilesystemBackend>, NotOnDisk>;
+
+    /// Returns the store itself if it is in a bucket, or in the memory of this process, for what only such a store has: see
+    /// [`distribution`](crate::distribution).
+    #[cfg(all(feature = "filesystem", unix))]
+    fn in_bucket(&self) -> Option<&Store<ObjectStoreBackend>>;
 
     /// Returns whether the store can be written, and how much space it has, as far as was last seen. It makes no
     /// request.

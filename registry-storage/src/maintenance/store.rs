@@ -24,6 +24,8 @@ use crate::distribution::{self, ExportError, ExportOptions, ExportReport};
 use crate::filesystem::{BYTES_FOLDER, FilesystemBackend};
 #[cfg(all(feature = "layout", unix))]
 use crate::layout::{self, LayoutError, LayoutReport};
+#[cfg(all(feature = "filesystem", unix))]
+use crate::object_store::ObjectStoreBackend;
 use crate::observer::MaintenanceObserver;
 use crate::secret::{Secret, SecretName};
 use crate::store::check::{self, CheckOptions, CheckReport};
@@ -218,16 +220,16 @@ impl<B: Backend> Maintenance for Store<B> {
         layout::import(self, source, repositories, observer).await
     }
 
-    #[cfg(all(feature = "filesystem", unix))]
-    async fn is_unadopted(&self) -> Result<bool, Error> {
-        distribution::is_unadopted(self).await
-    }
-
     /// A backend that is a disk is known by its type: what only a disk has stays out of [`Backend`], and its code is
     /// compiled once, for the one type that has it.
     #[cfg(all(feature = "filesystem", unix))]
     fn on_disk(&self) -> Result<&Store<FilesystemBackend>, NotOnDisk> {
         (self as &dyn Any).downcast_ref().ok_or(NotOnDisk)
+    }
+
+    #[cfg(all(feature = "filesystem", unix))]
+    fn in_bucket(&self) -> Option<&Store<ObjectStoreBackend>> {
+        (self as &dyn Any).downcast_ref()
     }
 
     fn write_state(&self) -> WriteState {

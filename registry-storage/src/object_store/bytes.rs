@@ -12,7 +12,7 @@ use registry_core::{Error, ErrorCode};
 use super::content::ObjectContent;
 use super::error::{convert, failure, is_absent, is_absent_upload, names_bad_part, refuses_other_bytes};
 use super::records::{is_empty_tag, no_version};
-use super::{ObjectStoreBackend, Objects};
+use super::{ObjectStoreBackend, Objects, tree};
 use crate::backend::{BytesWriter, Part, StagedBytes, WriteGuard};
 use crate::bytes_name::BytesName;
 
@@ -191,8 +191,11 @@ impl ObjectStoreBackend {
         Ok(names)
     }
 
-    fn bytes_path(&self, name: &BytesName) -> Result<Path, Error> {
-        self.path(&format!("{FOLDER}{name}"))
+    pub(super) fn bytes_path(&self, name: &BytesName) -> Result<Path, Error> {
+        match name.digest_in_tree() {
+            Some(digest) => self.path(&tree::data(&digest)),
+            None => self.path(&format!("{FOLDER}{name}")),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod s3;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod signed_url;
 mod single_writer;
+pub(crate) mod tree;
 
 use std::fmt;
 use std::ops::Range;

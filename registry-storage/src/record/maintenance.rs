@@ -28,6 +28,9 @@ pub(crate) struct AdoptionRecord {
     /// Something was broken and left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_partial: bool,
+    /// When the tree became this store's alone: its bytes are named where they are, and may be deleted since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) released: Option<Timestamp>,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
 }

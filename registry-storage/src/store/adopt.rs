@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use registry_core::storage::NewManifest;
-use registry_core::{Algorithm, Digest, Error, Hasher, RepositoryName, Tag, Timestamp, Upload, UploadId};
+use registry_core::storage::{NewManifest, TagCondition};
+use registry_core::{
+    Algorithm, Digest, Error, ErrorCode, Hasher, RepositoryName, Tag, Timestamp, Upload, UploadId,
+};
 use tokio::sync::SemaphorePermit;
 
 use super::Store;
@@ -77,6 +79,20 @@ pub(crate) struct Adopted {
     pub(crate) tags: u64,
     /// Tags that were moved in this store later than the other program wrote them.
     pub(crate) kept_tags: u64,
+}
+
+impl Adopted {
+    /// Adds what another transaction did.
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            blobs: self.blobs + other.blobs,
+            bytes: self.bytes + other.bytes,
+            grants: self.grants + other.grants,
+            manifests: self.manifests + other.manifests,
+            tags: self.tags + other.tags,
+            kept_tags: self.kept_tags + other.kept_tags,
+        }
+    }
 }
 
 impl<B: Backend> Store<B> {
@@ -275,6 +291,7 @@ impl<B: Backend> Store<B> {
         let adopt = AdoptManifests {
             repositories,
             manifests,
+            is_one_step: self.backend.is_atomic(),
             now: self.clock.now(),
         };
         self.backend.transact(Durability::Deferred, adopt).await
@@ -413,6 +430,8 @@ struct AdoptManifests {
     /// Repositories to enter in the catalog, even if they have no manifest any more.
     repositories: Vec<RepositoryName>,
     manifests: Vec<AdoptedManifest>,
+    /// The transaction is one step.
+    is_one_step: bool,
     now: Timestamp,
 }
 
@@ -425,7 +444,7 @@ impl Transaction for AdoptManifests {
             add_repository(records, repository, self.now).await?;
         }
         for manifest in self.manifests {
-            adopt_manifest(records, manifest, self.now, &mut adopted).await?;
+            adopt_manifest(records, manifest, (self.is_one_step, self.now), &mut adopted).await?;
         }
         Ok(adopted)
     }
@@ -434,7 +453,7 @@ impl Transaction for AdoptManifests {
 async fn adopt_manifest(
     records: &mut dyn RecordTransaction,
     manifest: AdoptedManifest,
-    now: Timestamp,
+    (is_one_step, now): (bool, Timestamp),
     adopted: &mut Adopted,
 ) -> Result<(), Error> {
     let AdoptedManifest {
@@ -446,7 +465,7 @@ async fn adopt_manifest(
     let found = read_latest::<ManifestRecord>(records, &key).await?;
     let mut incarnation = found.header().map(|manifest| manifest.incarnation.clone());
     if !found.state().is_visible() {
-        PushManifest::new(&repository, new.clone(), true, now)
+        PushManifest::new(&repository, new.clone(), is_one_step, now)
             .run_whole(records)
             .await?;
         adopted.manifests += 1;
@@ -457,18 +476,46 @@ async fn adopt_manifest(
         match current.visible() {
             Some((current, _)) if Some(&current.incarnation) == incarnation.as_ref() => {}
             Some((current, _)) if current.stamp.written >= written => adopted.kept_tags += 1,
-            _ => {
+            current => {
+                let current = current.map(|(tag, _)| tag.digest);
                 let tagged = NewManifest {
                     tags: vec![tag],
                     ..new.clone()
                 };
-                // Dated as the other program wrote it, so that it is known which of two changes is later.
-                PushManifest::new(&repository, tagged, true, written)
-                    .run_whole(records)
-                    .await?;
-                adopted.tags += 1;
+                if adopt_tag(records, &repository, tagged, current, (is_one_step, written)).await? {
+                    adopted.tags += 1;
+                } else {
+                    adopted.kept_tags += 1;
+                }
             }
         }
     }
     mark_changed(records, &Key::changed(&repository), now).await
+}
+
+/// Points a tag at a manifest, unless a client moved it since it was found to name `current`: on a bucket, another replica may
+/// serve already. Returns whether it was pointed there.
+async fn adopt_tag(
+    records: &mut dyn RecordTransaction,
+    repository: &RepositoryName,
+    tagged: NewManifest,
+    current: Option<Digest>,
+    (is_one_step, written): (bool, Timestamp),
+) -> Result<bool, Error> {
+    // A tag whose manifest is gone counts as absent.
+    let as_found = current.map(|digest| TagCondition::Matches(vec![digest]));
+    for condition in as_found.into_iter().chain([TagCondition::Absent]) {
+        let tagged = NewManifest {
+            condition,
+            ..tagged.clone()
+        };
+        // Dated as the other program wrote it, so that it is known which of two changes is later.
+        let push = PushManifest::new(repository, tagged, is_one_step, written);
+        match push.run_whole(records).await {
+            Ok(()) => return Ok(true),
+            Err(refusal) if refusal.code() == ErrorCode::PreconditionFailed => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }

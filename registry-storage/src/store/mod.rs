@@ -4,10 +4,13 @@
 //!
 //! One file for each operation: [`commit`] makes uploaded bytes a blob, [`push`] stores a manifest and its tags,
 //! [`mount`] lets another repository read a blob, [`delete`] removes content and tags. Those are transactions, and each
-//! of their steps may safely be the last; everything else only reads. [`adopt`] runs many of them as one.
+//! of their steps may safely be the last; everything else only reads. [`adopt`] runs many of them as one,
+//! and [`adopt_in_place`] several at once.
 
 #[cfg(all(feature = "filesystem", unix))]
 pub(crate) mod adopt;
+#[cfg(all(feature = "filesystem", unix))]
+pub(crate) mod adopt_in_place;
 mod append;
 mod blobs;
 pub mod check;

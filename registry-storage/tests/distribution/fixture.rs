@@ -17,7 +17,7 @@ use registry_storage::check::CheckOptions;
 use registry_storage::distribution::{AdoptError, AdoptOptions, AdoptReport, DefectKind, Tree};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::Observed;
-use registry_storage::{Finding, Maintenance as _, Store};
+use registry_storage::{Backend, Finding, Maintenance as _, Store};
 use tempfile::TempDir;
 
 pub(crate) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -291,7 +291,7 @@ impl Defects {
 }
 
 /// Requires that a check of the store, which reads all content, finds nothing wrong.
-pub(crate) async fn expect_sound(store: &Store<FilesystemBackend>) {
+pub(crate) async fn expect_sound(store: &Store<impl Backend>) {
     let options = CheckOptions::new().verify_content(true).settle(Duration::ZERO);
     let observed = Observed::default();
     let report = store.check(&options, &observed).await.unwrap();
@@ -300,7 +300,7 @@ pub(crate) async fn expect_sound(store: &Store<FilesystemBackend>) {
 }
 
 pub(crate) async fn read(
-    store: &Store<FilesystemBackend>,
+    store: &Store<impl Backend>,
     repository: &str,
     digest: &Digest,
 ) -> Result<Vec<u8>, Error> {
@@ -315,7 +315,7 @@ pub(crate) async fn read(
 }
 
 pub(crate) async fn get(
-    store: &Store<FilesystemBackend>,
+    store: &Store<impl Backend>,
     repository: &str,
     reference: &str,
 ) -> Result<Manifest, Error> {
@@ -333,12 +333,12 @@ pub(crate) const fn all() -> PageRequest {
     }
 }
 
-pub(crate) async fn tags(store: &Store<FilesystemBackend>, repository: &str) -> Vec<String> {
+pub(crate) async fn tags(store: &Store<impl Backend>, repository: &str) -> Vec<String> {
     let page = store.list_tags(&name(repository), all()).await.unwrap();
     page.items.iter().map(ToString::to_string).collect()
 }
 
-pub(crate) async fn repositories(store: &Store<FilesystemBackend>) -> Vec<String> {
+pub(crate) async fn repositories(store: &Store<impl Backend>) -> Vec<String> {
     let page = store.list_repositories(all()).await.unwrap();
     page.items.iter().map(ToString::to_string).collect()
 }

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod adoption;
+#[cfg(feature = "s3")]
+mod bucket;
 mod crashes;
 mod defects;
 mod exports;

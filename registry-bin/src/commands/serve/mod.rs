@@ -3,6 +3,7 @@
 mod arguments;
 mod authentication;
 mod backups;
+mod bucket_adoption;
 pub(crate) mod checks;
 pub(crate) mod credentials;
 mod listeners;

@@ -14,6 +14,7 @@ use registry_storage::filesystem::{FilesystemBackend, is_root};
 use registry_storage::{Backend as _, Finding, Maintenance, MaintenanceObserver, Step, Store};
 use tokio::sync::watch;
 
+use super::bucket_adoption::adopt_bucket;
 use super::listeners::{Reservation, Reserved};
 use super::process::{ServiceManager, Signals};
 use crate::adoption::{describe, failure, find_if_there, finding_line};
@@ -50,7 +51,7 @@ pub(super) async fn open(
     };
     let reserved = reservation.make(&configuration.http)?;
     let adopted = tokio::select! {
-        adopted = adopt(location, &*storage.store, health) => adopted.map(|()| true),
+        adopted = adopt(location, configuration, &*storage.store, health) => adopted.map(|()| true),
         () = signals.next() => Ok(false),
     };
     if !matches!(adopted, Ok(true)) {
@@ -69,12 +70,16 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Why it cannot be adopted. The registry must not be served then, because clients would find it empty.
 async fn adopt(
     location: &StorageLocation,
+    configuration: &Configuration,
     store: &dyn Maintenance,
     health: &ServerHealth,
 ) -> Result<(), Failure> {
-    match (location, store.on_disk()) {
-        (StorageLocation::Folder(root), Ok(store)) => adopt_folder(root, store, health).await,
-        (StorageLocation::Bucket(_), Err(_)) => refuse_unadopted(store, location).await,
+    match (location, store.on_disk(), store.in_bucket()) {
+        (StorageLocation::Folder(root), Ok(store), _) => adopt_folder(root, store, health).await,
+        (StorageLocation::Bucket(bucket), _, Some(store)) => {
+            let is_read_only = configuration.storage.maintenance.read_only.enabled;
+            adopt_bucket(bucket, store, is_read_only, health).await
+        }
         _ => Ok(()),
     }
 }
@@ -211,29 +216,16 @@ async fn require_adopted(
     ))
 }
 
-/// Refuses a bucket that has the distribution registry's data and none of ours: it would look empty to clients.
-async fn refuse_unadopted(store: &dyn Maintenance, place: &StorageLocation) -> Result<(), Failure> {
-    let failed = || Failure::new(format!("cannot use {place}"));
-    match store.is_unadopted().await {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(failed().because(
-            "it has the data of the distribution registry, which is adopted from a folder only, not from a bucket; \
-             copy the images with a client (`skopeo sync`), or name another prefix (`rootdirectory`) to begin empty",
-        )),
-        Err(error) => Err(failed().because(error)),
-    }
-}
-
 /// Shows the progress of an adoption: a bar on a terminal, otherwise log lines; also in the startup probe. Defects are
 /// always logged.
-struct AdoptionProgress<'h> {
+pub(super) struct AdoptionProgress<'h> {
     health: &'h ServerHealth,
     bar: Option<ProgressBar>,
     logged: Mutex<Instant>,
 }
 
 impl<'h> AdoptionProgress<'h> {
-    fn new(health: &'h ServerHealth) -> Self {
+    pub(super) fn new(health: &'h ServerHealth) -> Self {
         Self {
             health,
             bar: is_for_bars().then(bar),
@@ -252,7 +244,7 @@ impl<'h> AdoptionProgress<'h> {
     }
 
     /// Removes the bar.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -2,6 +2,7 @@
 //! are ([`full`]).
 
 mod full;
+mod tree;
 mod unnamed;
 
 use std::collections::BTreeSet;

@@ -147,6 +147,7 @@ impl<B: Backend> Store<B> {
         deleting: &mut Deleting,
         unreadable: &mut Unreadable,
     ) -> Result<bool, Error> {
+        self.keep_tree(&mut listed).await?;
         let blobs: BTreeSet<&Digest> = unnamed
             .iter()
             .filter_map(|unnamed| unnamed.blob.as_ref())

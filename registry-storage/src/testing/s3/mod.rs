@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
-use self::bucket::Bucket;
+use self::bucket::{Bucket, WriteCondition};
 pub use self::faults::{S3Fault, S3Faults};
 use crate::object_store::ObjectStoreBackend;
 use crate::object_store::client::Connector;
@@ -122,6 +122,12 @@ impl S3Double {
     #[must_use]
     pub fn objects(&self) -> BTreeMap<String, Bytes> {
         self.state.bucket().contents()
+    }
+
+    /// Puts an object, without a request.
+    pub fn put(&self, key: &str, content: Bytes) {
+        let put = self.state.bucket().put(key, content, &WriteCondition::Nothing);
+        debug_assert!(put.is_ok(), "a write without a condition is never refused");
     }
 
     /// Deletes the objects whose keys begin with `prefix`, without a request.

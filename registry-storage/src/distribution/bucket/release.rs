@@ -1,0 +1,175 @@
+//! Giving a tree up: what was adopted becomes the store's alone.
+
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use registry_core::{Error, Timestamp};
+
+use super::links;
+use super::source::BucketTree;
+use crate::distribution::error::AdoptError;
+use crate::distribution::record;
+use crate::object_store::ObjectStoreBackend;
+use crate::observer::{MaintenanceObserver, Step};
+use crate::record::{AdoptionRecord, Stamp};
+use crate::store::Store;
+
+/// How many links are deleted at once.
+const PARALLEL_DELETES: usize = 16;
+
+/// What a release deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReleaseReport {
+    /// Objects of repositories: links, and what uploads left.
+    pub links: u64,
+    /// Content that no record named: manifests, blobs of up to 16 KiB, and what was not adopted.
+    pub deleted: u64,
+    /// Content that stays where it is, because blobs name it.
+    pub kept: u64,
+    /// Its size in bytes.
+    pub kept_bytes: u64,
+}
+
+/// Why a tree was not released.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// The tree was not adopted, or not to its end.
+    #[error("the tree was not adopted; adopt it first")]
+    NotAdopted,
+    /// Something was broken and left out, and would be deleted.
+    #[error("something of the tree was broken and is not adopted, and would be deleted")]
+    Partial,
+    /// The tree was written to after its adoption began, and what came would be deleted.
+    #[error("{key} was written at {written}, after the adoption began; adopt again first")]
+    Newer {
+        /// The link.
+        key: String,
+        /// When it was written, by the clock of the bucket.
+        written: Timestamp,
+    },
+    /// The record of the adoption could not be changed.
+    #[error(transparent)]
+    Adopted(#[from] AdoptError),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] Error),
+}
+
+/// Releases the tree that was adopted in the bucket of a store: its links, and the content that no record names, are deleted.
+///
+/// What blobs name stays where it is, and from now on is deleted as all bytes are, once nothing names it. There is no way back
+/// for the distribution registry then, and nothing of this tree can be adopted again.
+///
+/// With `allow_partial`, also what was broken and left out is deleted. It may be ended at any point and repeated, which also finds
+/// what a process that was killed did not write down.
+///
+/// # Errors
+/// [`ReleaseError`]; after a failure of the bucket, repeat it.
+pub async fn release(
+    store: &Store<ObjectStoreBackend>,
+    allow_partial: bool,
+    observer: &dyn MaintenanceObserver,
+) -> Result<ReleaseReport, ReleaseError> {
+    let _running = store.adopting().ok_or(AdoptError::Running)?;
+    let before = record::read(store).await?;
+    let Some(before) = before.filter(|before| before.finished.is_some()) else {
+        return Err(ReleaseError::NotAdopted);
+    };
+    if before.released.is_none() {
+        if before.is_partial && !allow_partial {
+            return Err(ReleaseError::Partial);
+        }
+        require_older(store.backend(), before.begun).await?;
+        note(store, &before).await?;
+    }
+    let mut report = ReleaseReport::default();
+    delete_links(store.backend(), &mut report, observer).await?;
+    delete_content(store, &mut report, observer).await?;
+    Ok(report)
+}
+
+/// Refuses a tree with links that may not have been adopted.
+async fn require_older(backend: &ObjectStoreBackend, begun: Timestamp) -> Result<(), ReleaseError> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = backend
+            .list_tree(&links::repositories(), after.as_deref())
+            .await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        let newer = page
+            .iter()
+            .find(|object| object.written > begun && object.key.ends_with("/link"));
+        if let Some(object) = newer {
+            return Err(ReleaseError::Newer {
+                key: backend.whole_key(&object.key),
+                written: object.written,
+            });
+        }
+    }
+}
+
+/// Notes the release in the record of the adoption that was looked at. From then on nothing of the tree is named any more.
+async fn note(store: &Store<ObjectStoreBackend>, looked_at: &AdoptionRecord) -> Result<(), ReleaseError> {
+    let noted = record::change(store, |before| match before {
+        Some(before) if before.released.is_some() => Ok(None),
+        // Another adoption may have begun since.
+        Some(before) if before.begun == looked_at.begun && before.finished.is_some() => {
+            Ok(Some(AdoptionRecord {
+                released: Some(store.now()),
+                stamp: Stamp::new(store.now()),
+                ..before
+            }))
+        }
+        _ => Err(AdoptError::Running),
+    });
+    Ok(noted.await?)
+}
+
+async fn delete_links(
+    backend: &ObjectStoreBackend,
+    report: &mut ReleaseReport,
+    observer: &dyn MaintenanceObserver,
+) -> Result<(), Error> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = backend
+            .list_tree(&links::repositories(), after.as_deref())
+            .await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        let count = page.len() as u64;
+        stream::iter(page)
+            .map(|object| async move { backend.delete_tree_object(&object.key).await })
+            .buffered(PARALLEL_DELETES)
+            .try_collect::<Vec<()>>()
+            .await?;
+        report.links += count;
+        observer.step(Step::Links, report.links, None);
+    }
+}
+
+async fn delete_content(
+    store: &Store<ObjectStoreBackend>,
+    report: &mut ReleaseReport,
+    observer: &dyn MaintenanceObserver,
+) -> Result<(), Error> {
+    let tree = BucketTree(store.backend());
+    let mut after: Option<String> = None;
+    loop {
+        let page = tree.content_after(after.as_deref()).await?;
+        let Some(last) = page.last else { return Ok(()) };
+        let digests: BTreeSet<_> = page.content.iter().map(|(digest, _)| digest.clone()).collect();
+        report.deleted += store.delete_unnamed_of_tree(&digests).await?;
+        let left = tree.content_after(after.as_deref()).await?.content;
+        let kept = left.iter().filter(|(digest, _)| digests.contains(digest));
+        for (_, size) in kept {
+            report.kept += 1;
+            report.kept_bytes += size;
+        }
+        observer.step(Step::Bytes, report.deleted + report.kept, None);
+        after = Some(last);
+    }
+}

@@ -1,0 +1,483 @@
+//! A tree in a bucket: its objects are listed and read page by page, and named where they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use registry_core::storage::{UploadKey, UploadStorage as _};
+use registry_core::{Digest, Error, Hasher, RepositoryName};
+
+use super::links::{self, Listed, Place};
+use crate::backend::{Backend as _, Expect};
+use crate::bytes_name::BytesName;
+use crate::distribution::amount::Amount;
+use crate::distribution::blobs::BlobContent;
+use crate::distribution::defect::{BrokenLink, Defect};
+use crate::distribution::error::AdoptError;
+use crate::distribution::manifest::{self, StoredManifest};
+use crate::distribution::scanned::Scanned;
+use crate::distribution::seen::Wanted;
+use crate::distribution::source::{Candidate, Examined, Found, Repositories, Source};
+use crate::distribution::tree::{
+    LINK_BYTES, Link, RepositoryLinks, TagLink, add_manifests_among_layers, is_same_content, parse_link,
+};
+use crate::object_store::ObjectStoreBackend;
+use crate::object_store::tree::TreeObject;
+use crate::store::adopt::{Adopted, AdoptedManifest};
+use crate::store::adopt_in_place::{BlobInPlace, ContentInPlace};
+use crate::store::{INLINE_BYTES, Store};
+
+/// How many objects are read at once: a bucket takes some milliseconds for each.
+const PARALLEL_READS: usize = 16;
+
+/// A tree in a bucket. Nothing here changes it.
+#[derive(Debug)]
+pub(super) struct BucketTree<'b>(pub(super) &'b ObjectStoreBackend);
+
+impl Source for BucketTree<'_> {
+    type Backend = ObjectStoreBackend;
+
+    async fn repositories(&self) -> Result<Repositories, Error> {
+        let prefix = links::repositories();
+        let mut found = Repositories::default();
+        let mut last = String::new();
+        let mut after = None;
+        loop {
+            let page = self.0.list_tree(&prefix, after.as_deref()).await?;
+            let Some(end) = page.last() else {
+                return Ok(found);
+            };
+            after = Some(end.key.clone());
+            for object in &page {
+                let Some((name, rest)) = object.key.strip_prefix(&prefix).and_then(links::split) else {
+                    continue;
+                };
+                let is_new = name != last;
+                if is_new {
+                    name.clone_into(&mut last);
+                }
+                let is_link = u64::from(Place::of(rest).is_content());
+                match (found.counted.last_mut(), name.parse::<RepositoryName>()) {
+                    (Some((_, links)), Ok(_)) if !is_new => *links += is_link,
+                    // What has uploads alone is no repository yet.
+                    (_, Ok(_)) if rest.starts_with("_uploads/") => last.clear(),
+                    (_, Ok(name)) => found.counted.push((name, is_link)),
+                    (_, Err(_)) if is_new => {
+                        let path = self.0.whole_key(&format!("{prefix}{name}"));
+                        found.defects.push(links::invalid_name(path, "a repository"));
+                    }
+                    (_, Err(_)) => {}
+                }
+            }
+        }
+    }
+
+    async fn count_links(&self, names: Vec<RepositoryName>) -> Result<Vec<(RepositoryName, u64)>, Error> {
+        let mut counted = Vec::with_capacity(names.len());
+        for name in names {
+            let links = self.links(&name).await?;
+            let count = links.layers.len() + links.revisions.len();
+            counted.push((name, count as u64));
+        }
+        Ok(counted)
+    }
+
+    async fn scan(&self, name: RepositoryName, counted: u64, wanted: Wanted) -> Result<Scanned, Error> {
+        let links = self.links(&name).await?;
+        let seen = wanted.seen_before(&links);
+        let mut scanned = Scanned::of(links, counted, seen, &wanted);
+        let revisions = scanned.links.revisions.clone();
+        let mut reading = pin!(
+            stream::iter(revisions)
+                .map(|link| self.manifest(&name, link))
+                .buffered(PARALLEL_READS)
+        );
+        while let Some((link, read)) = reading.try_next().await? {
+            scanned.add_manifest(&link, read);
+        }
+        scanned.leave_unavailable();
+        Ok(scanned)
+    }
+
+    async fn manifests(
+        &self,
+        name: &RepositoryName,
+        links: &[Link],
+    ) -> Result<Vec<(Link, StoredManifest)>, Error> {
+        let reading = stream::iter(links.to_vec()).map(|link| self.manifest(name, link));
+        let read: Vec<_> = reading.buffered(PARALLEL_READS).try_collect().await?;
+        let whole = read
+            .into_iter()
+            .filter_map(|(link, read)| Some((link, read.ok()?)));
+        Ok(whole.collect())
+    }
+
+    async fn examine(&self, examined: Examined) -> Result<Found, Error> {
+        let Examined {
+            links,
+            stored,
+            verify,
+            read,
+            rules: _,
+        } = examined;
+        let mut by_digest: BTreeMap<Digest, Vec<(RepositoryName, Link, Option<u64>)>> = BTreeMap::new();
+        for link in links {
+            by_digest.entry(link.1.digest.clone()).or_default().push(link);
+        }
+        let (stored, read) = (&stored, &*read);
+        let examining = stream::iter(by_digest).map(|(digest, links)| async move {
+            let mut found = Found::default();
+            for (repository, link, declared) in links {
+                if !found.join(&repository, &digest) {
+                    continue;
+                }
+                let content = if stored.contains(&digest) {
+                    Ok(None)
+                } else {
+                    self.check(&repository, &link, declared, (verify, read))
+                        .await?
+                        .map(Some)
+                };
+                found.add(repository, digest.clone(), content);
+            }
+            Ok::<_, Error>(found)
+        });
+        let mut examining = pin!(examining.buffered(PARALLEL_READS));
+        let mut all = Found::default();
+        while let Some(found) = examining.try_next().await? {
+            all.candidates.extend(found.candidates);
+            all.defects.extend(found.defects);
+        }
+        Ok(all)
+    }
+
+    async fn adopt_blobs(
+        &self,
+        store: &Store<ObjectStoreBackend>,
+        candidates: BTreeMap<Digest, Candidate>,
+    ) -> Result<Adopted, AdoptError> {
+        let mut copied = Adopted::default();
+        let mut blobs = Vec::new();
+        for (digest, candidate) in candidates {
+            let content = match candidate.content {
+                Some(BlobContent::Inline(content)) => Some(ContentInPlace::Inline(content)),
+                Some(BlobContent::InPlace(name, size)) => Some(ContentInPlace::Named(name, size)),
+                Some(BlobContent::Copied(name, size)) => {
+                    if let Some(repository) = candidate.grants.first() {
+                        self.copy(store, repository, &digest, (&name, size)).await?;
+                        copied.blobs += 1;
+                        copied.bytes += size;
+                        copied.grants += 1;
+                    }
+                    None
+                }
+                // No file is in a bucket.
+                Some(BlobContent::File(..)) | None => None,
+            };
+            blobs.push(BlobInPlace {
+                digest,
+                content,
+                grants: candidate.grants,
+            });
+        }
+        Ok(copied.plus(store.adopt_in_place(blobs).await?))
+    }
+
+    async fn adopt_manifests(
+        &self,
+        store: &Store<ObjectStoreBackend>,
+        repositories: Vec<RepositoryName>,
+        manifests: Vec<AdoptedManifest>,
+    ) -> Result<Adopted, Error> {
+        store.adopt_manifests_at_once(repositories, manifests).await
+    }
+
+    /// Notes nothing: a bucket is compared as a whole.
+    async fn write_seen(&self, _: &Store<ObjectStoreBackend>, _: &[Scanned]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn amount(&self, store: Option<&Store<ObjectStoreBackend>>) -> Result<Amount, Error> {
+        let mut amount = Amount::default();
+        let mut after = None;
+        loop {
+            let page = self.content_after(after.as_deref()).await?;
+            let Some(last) = page.last else {
+                return Ok(amount);
+            };
+            after = Some(last);
+            let digests: BTreeSet<Digest> = page.content.iter().map(|(digest, _)| digest.clone()).collect();
+            let stored = match store {
+                Some(store) => store.stored_blobs(&digests).await?,
+                None => BTreeSet::new(),
+            };
+            for (digest, size) in page.content {
+                amount.all = amount.all.saturating_add(size);
+                if stored.contains(&digest) {
+                    amount.stored = amount.stored.saturating_add(size);
+                }
+            }
+        }
+    }
+}
+
+/// A page of a listing of content.
+pub(super) struct ContentPage {
+    /// The digests and sizes.
+    pub(super) content: Vec<(Digest, u64)>,
+    /// The last key; `None` at the end.
+    pub(super) last: Option<String>,
+}
+
+impl BucketTree<'_> {
+    /// Lists the content of the tree after a key.
+    pub(super) async fn content_after(&self, after: Option<&str>) -> Result<ContentPage, Error> {
+        let prefix = links::blobs();
+        let page = self.0.list_tree(&prefix, after).await?;
+        let content = page.iter().filter_map(|object| {
+            let digest = links::digest_of_content(object.key.strip_prefix(&prefix)?)?;
+            Some((digest, object.size))
+        });
+        Ok(ContentPage {
+            content: content.collect(),
+            last: page.last().map(|object| object.key.clone()),
+        })
+    }
+
+    /// Reads the links of a repository.
+    async fn links(&self, name: &RepositoryName) -> Result<RepositoryLinks, Error> {
+        let folder = links::folder(name);
+        let whole = self.0.whole_key(&folder);
+        let prefix = format!("{folder}/_");
+        let mut listed = Listed::default();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.0.list_tree(&prefix, after.as_deref()).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            for object in &page {
+                if let Some(rest) = object.key.get(folder.len() + 1..) {
+                    listed.add(&whole, rest, object);
+                }
+            }
+        }
+        let mut defects = listed.defects;
+        let layers = self.read_links(listed.layers, &mut defects).await?;
+        let mut revisions = self.read_links(listed.revisions, &mut defects).await?;
+        let mut missing = listed.named_tags;
+        let mut tags = Vec::new();
+        let mut reading = pin!(
+            stream::iter(listed.tags)
+                .map(|(tag, object)| async move {
+                    let read = self.read_link(&object).await?;
+                    Ok::<_, Error>((tag, object, read))
+                })
+                .buffered(PARALLEL_READS)
+        );
+        while let Some((tag, object, read)) = reading.try_next().await? {
+            missing.remove(&tag);
+            match read {
+                Ok(target) => tags.push(TagLink {
+                    tag,
+                    target,
+                    written: object.written,
+                }),
+                Err(reason) => defects.push(self.broken(&object.key, reason)),
+            }
+        }
+        for tag in missing {
+            let key = format!("{folder}/_manifests/tags/{tag}/current/link");
+            defects.push(self.broken(&key, BrokenLink::Missing));
+        }
+        add_manifests_among_layers(&layers, &mut revisions, &tags);
+        Ok(RepositoryLinks {
+            name: name.clone(),
+            is_listed: listed.is_listed,
+            layers,
+            revisions,
+            tags,
+            uploads: listed.uploads.len() as u64,
+            defects,
+        })
+    }
+
+    async fn read_links(
+        &self,
+        listed: Vec<(Digest, TreeObject)>,
+        defects: &mut Vec<Defect>,
+    ) -> Result<Vec<Link>, Error> {
+        let mut links = Vec::with_capacity(listed.len());
+        let mut reading = pin!(
+            stream::iter(listed)
+                .map(|(digest, object)| async move {
+                    let read = self.read_link(&object).await?;
+                    Ok::<_, Error>((digest, object, read))
+                })
+                .buffered(PARALLEL_READS)
+        );
+        while let Some((digest, object, read)) = reading.try_next().await? {
+            match read {
+                Ok(target) if is_same_content(&digest, &target) => links.push(Link {
+                    digest,
+                    target,
+                    written: object.written,
+                }),
+                Ok(_) => defects.push(self.broken(&object.key, BrokenLink::OtherDigest)),
+                // It was deleted since it was listed.
+                Err(BrokenLink::Missing) => {}
+                Err(reason) => defects.push(self.broken(&object.key, reason)),
+            }
+        }
+        Ok(links)
+    }
+
+    async fn read_link(&self, object: &TreeObject) -> Result<Result<Digest, BrokenLink>, Error> {
+        if object.size == 0 {
+            return Ok(Err(BrokenLink::Empty));
+        }
+        if object.size > LINK_BYTES {
+            return Ok(Err(BrokenLink::NotADigest));
+        }
+        let text = self.0.read_object(&object.key).await?;
+        Ok(text.map_or(Err(BrokenLink::Missing), |text| parse_link(&text)))
+    }
+
+    fn broken(&self, key: &str, reason: BrokenLink) -> Defect {
+        Defect::BrokenLink {
+            path: PathBuf::from(self.0.whole_key(key)),
+            reason,
+        }
+    }
+
+    async fn manifest(
+        &self,
+        name: &RepositoryName,
+        link: Link,
+    ) -> Result<(Link, Result<StoredManifest, Defect>), Error> {
+        let read = self.read_manifest(name, &link).await?;
+        Ok((link, read))
+    }
+
+    async fn read_manifest(
+        &self,
+        name: &RepositoryName,
+        link: &Link,
+    ) -> Result<Result<StoredManifest, Defect>, Error> {
+        let missing = || Ok(Err(missing(name, link)));
+        let Some((bytes, size)) = self.content(link).await? else {
+            return missing();
+        };
+        if let Err(defect) = manifest::require_size(size, name, link) {
+            return Ok(Err(defect));
+        }
+        match self.0.read_bytes(&bytes).await? {
+            Some(bytes) => Ok(manifest::check(bytes, name, link)),
+            None => missing(),
+        }
+    }
+
+    /// Returns the name and the size of what a link names; `None` if it is not there. That registry keeps all content under
+    /// SHA-256.
+    async fn content(&self, link: &Link) -> Result<Option<(BytesName, u64)>, Error> {
+        let Some(name) = BytesName::in_tree(&link.target) else {
+            return Ok(None);
+        };
+        let size = self.0.bytes_size(&name).await?;
+        Ok(size.map(|size| (name, size)))
+    }
+
+    /// Examines the content of a blob, by the rules of [`blobs::check`](crate::distribution::blobs::check).
+    async fn check(
+        &self,
+        repository: &RepositoryName,
+        link: &Link,
+        declared_size: Option<u64>,
+        (verify, read): (bool, &AtomicU64),
+    ) -> Result<Result<BlobContent, Defect>, Error> {
+        let Some((name, size)) = self.content(link).await? else {
+            return Ok(Err(missing(repository, link)));
+        };
+        let algorithm = link.digest.algorithm().unwrap_or_default();
+        let corrupt = |found, size| Defect::CorruptContent {
+            repository: repository.clone(),
+            digest: link.digest.clone(),
+            found,
+            size,
+        };
+        if size <= INLINE_BYTES as u64 {
+            let Some(content) = self.0.read_bytes(&name).await? else {
+                return Ok(Err(missing(repository, link)));
+            };
+            read.fetch_add(size, Ordering::Relaxed);
+            let found = Digest::of(algorithm, &content);
+            return Ok(if found == link.digest {
+                Ok(BlobContent::Inline(content))
+            } else {
+                Err(corrupt(found, size))
+            });
+        }
+        let is_doubtful = declared_size.is_some_and(|declared| declared != size);
+        if verify || is_doubtful || link.target != link.digest {
+            let mut hasher = Hasher::new(algorithm);
+            let Some(content) = self.0.open_bytes(&name, Expect::SizeNow(size)).await? else {
+                return Ok(Err(missing(repository, link)));
+            };
+            let mut content = content.read(0..size);
+            while let Some(chunk) = content.try_next().await? {
+                hasher.update(&chunk);
+                read.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            }
+            let found = hasher.finish();
+            if found != link.digest {
+                return Ok(Err(corrupt(found, size)));
+            }
+        }
+        Ok(Ok(if link.target == link.digest {
+            BlobContent::InPlace(name, size)
+        } else {
+            // The name of bytes in the tree belongs to the blob of their SHA-256.
+            BlobContent::Copied(name, size)
+        }))
+    }
+
+    /// Stores content under another digest than it has in the tree.
+    async fn copy(
+        &self,
+        store: &Store<ObjectStoreBackend>,
+        repository: &RepositoryName,
+        digest: &Digest,
+        (name, size): (&BytesName, u64),
+    ) -> Result<(), Error> {
+        let Some(content) = self.0.open_bytes(name, Expect::Size(size)).await? else {
+            // It was deleted since it was examined, and the next adoption says so.
+            return Ok(());
+        };
+        let algorithm = digest.supported_algorithm()?;
+        let id = store.create_upload(repository, "", algorithm).await?;
+        let upload = UploadKey {
+            repository: repository.clone(),
+            id,
+            principal: String::new(),
+        };
+        let stored = async {
+            let mut body = content.read(0..size);
+            store.append_upload(&upload, None, body.as_mut()).await?;
+            store.commit_upload(&upload, digest).await
+        };
+        let stored = stored.await;
+        if stored.is_err() {
+            // The upload is not continued, so it need not wait for the sweeper.
+            drop(store.cancel_upload(&upload).await);
+        }
+        stored
+    }
+}
+
+fn missing(repository: &RepositoryName, link: &Link) -> Defect {
+    Defect::MissingContent {
+        repository: repository.clone(),
+        digest: link.digest.clone(),
+    }
+}

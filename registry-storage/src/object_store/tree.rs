@@ -1,0 +1,91 @@
+//! The objects of the distribution registry, which has the same bucket and the same folder in it.
+
+use registry_core::Digest;
+
+/// The folder of its tree.
+pub(crate) const TREE: &str = "docker/registry/v2";
+
+/// Where it keeps content.
+pub(super) fn data(digest: &Digest) -> String {
+    let (algorithm, encoded) = digest.parts();
+    let first: String = encoded.chars().take(2).collect();
+    format!("{TREE}/blobs/{algorithm}/{first}/{encoded}/data")
+}
+
+#[cfg(all(feature = "filesystem", unix))]
+mod access {
+    use bytes::Bytes;
+    use object_store::GetOptions;
+    use object_store::path::Path;
+    use registry_core::{Error, Timestamp};
+
+    use crate::backend::LIST_LIMIT;
+    use crate::bytes_name::BytesName;
+    use crate::object_store::ObjectStoreBackend;
+    use crate::object_store::error::{convert, is_absent};
+
+    /// An object in a listing.
+    #[derive(Clone, Debug)]
+    pub(crate) struct TreeObject {
+        /// The key, without the root.
+        pub(crate) key: String,
+        pub(crate) size: u64,
+        /// When it was written, by the clock of the bucket.
+        pub(crate) written: Timestamp,
+    }
+
+    impl ObjectStoreBackend {
+        /// Returns a key as the bucket has it.
+        pub(crate) fn whole_key(&self, key: &str) -> String {
+            format!("{}{key}", self.root)
+        }
+
+        /// Lists a page of the objects whose key begins with `prefix`, in the order of their keys; an empty one is the end.
+        pub(crate) async fn list_tree(
+            &self,
+            prefix: &str,
+            after: Option<&str>,
+        ) -> Result<Vec<TreeObject>, Error> {
+            let objects = self.list_objects(prefix, after, LIST_LIMIT).await?;
+            let objects = objects.into_iter().map(|(key, object)| {
+                let written = u64::try_from(object.last_modified.timestamp_millis());
+                TreeObject {
+                    key,
+                    size: object.size,
+                    written: Timestamp(written.unwrap_or(0)),
+                }
+            });
+            Ok(objects.collect())
+        }
+
+        /// Reads an object as a whole; `None` if it does not exist. The caller knows that it is small.
+        pub(crate) async fn read_object(&self, key: &str) -> Result<Option<Bytes>, Error> {
+            self.read_whole(&self.path(key)?).await
+        }
+
+        /// Reads bytes as a whole; `None` if they do not exist. The caller knows that they are few.
+        pub(crate) async fn read_bytes(&self, name: &BytesName) -> Result<Option<Bytes>, Error> {
+            self.read_whole(&self.bytes_path(name)?).await
+        }
+
+        async fn read_whole(&self, path: &Path) -> Result<Option<Bytes>, Error> {
+            let request = async {
+                let result = self.store.get_opts(path, GetOptions::default()).await?;
+                result.bytes().await
+            };
+            match self.run(0, request).await {
+                Ok(content) => Ok(Some(content)),
+                Err(error) if is_absent(&error) => Ok(None),
+                Err(error) => Err(convert(error)),
+            }
+        }
+
+        /// Deletes an object of the tree. It is no error if there is none.
+        pub(crate) async fn delete_tree_object(&self, key: &str) -> Result<(), Error> {
+            self.delete_object(&self.path(key)?).await
+        }
+    }
+}
+
+#[cfg(all(feature = "filesystem", unix))]
+pub(crate) use self::access::TreeObject;

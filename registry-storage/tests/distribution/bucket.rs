@@ -1,0 +1,555 @@
+//! A tree in a bucket: adopted where it is, by one or several, after a kill, again; and released.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use registry_core::storage::{BlobStorage as _, ManifestStorage as _, UploadKey, UploadStorage as _};
+use registry_core::{Algorithm, Digest, ErrorCode};
+use registry_storage::distribution::{
+    AdoptError, AdoptOptions, AdoptReport, Adoption, DefectKind as Kind, ReleaseError, adopt_in_place,
+    adoption, has_tree, release, survey_in_place,
+};
+use registry_storage::testing::{ManualClock, Observed, S3Double};
+use registry_storage::{
+    CollectOptions, Maintenance as _, MaintenanceObserver, ObjectStoreBackend, Store, StoreOptions,
+    SweepOptions,
+};
+use tokio::sync::Notify;
+
+use crate::fixture::{
+    Defects, LARGE, Old, SMALL, content, expect_sound, get, image, index, name, read, repositories, sha256,
+    tag, tags,
+};
+
+/// A bucket in which the distribution registry had `rootdirectory: /root`.
+struct Bucket {
+    double: S3Double,
+}
+
+const ROOT: &str = "root";
+
+impl Bucket {
+    /// Puts the files of a tree into a bucket.
+    async fn of(old: &Old) -> Self {
+        let double = S3Double::start().await.unwrap();
+        let bucket = Self { double };
+        bucket.put_all(old);
+        bucket
+    }
+
+    fn put_all(&self, old: &Old) {
+        for (path, (content, ..)) in old.snapshot() {
+            let key = path.strip_prefix(old.root.path()).unwrap().to_str().unwrap();
+            self.double.put(&format!("{ROOT}/{key}"), content.into());
+        }
+    }
+
+    fn store(&self) -> Store<ObjectStoreBackend> {
+        Store::new(self.double.backend(ROOT).unwrap())
+    }
+
+    /// A store whose clock stands in 2023, or so.
+    fn early_store(&self) -> Store<ObjectStoreBackend> {
+        let clock = Arc::new(ManualClock::default());
+        let backend = Arc::new(self.double.backend(ROOT).unwrap());
+        Store::with_options(backend, clock, StoreOptions::default())
+    }
+
+    /// Returns the objects of the tree, by what follows its folder.
+    fn tree(&self) -> BTreeMap<String, Bytes> {
+        let prefix = format!("{ROOT}/docker/registry/v2/");
+        let objects = self.double.objects().into_iter();
+        objects
+            .filter_map(|(key, content)| Some((key.strip_prefix(&prefix)?.to_owned(), content)))
+            .collect()
+    }
+
+    fn content_in_tree(&self) -> Vec<Digest> {
+        let keys = self.tree().into_keys();
+        let digests = keys.filter_map(|key| {
+            let hex = key.strip_prefix("blobs/sha256/")?.split('/').nth(1)?.to_owned();
+            format!("sha256:{hex}").parse().ok()
+        });
+        digests.collect()
+    }
+}
+
+async fn adopt(store: &Store<ObjectStoreBackend>) -> (AdoptReport, Defects) {
+    let observed = Observed::default();
+    let report = adopt_in_place(store, &AdoptOptions::new(), &observed)
+        .await
+        .unwrap();
+    (report, Defects::of(observed))
+}
+
+async fn collect_and_sweep(store: &Store<ObjectStoreBackend>) {
+    let options = CollectOptions::new()
+        .grace(Duration::ZERO)
+        .full(true)
+        .forget_deleted(true);
+    for _ in 0..4 {
+        store.collect(&options, &()).await.unwrap();
+        store.sweep(&SweepOptions::new().full(true)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_is_adopted_and_its_bytes_stay_where_they_are() {
+    let old = Old::new();
+    let first = old.push_image("library/alpine", "latest", 1);
+    old.push_image("library", "v1", 2);
+    // In the order of keys, digits come between a repository's name and its own folders.
+    old.push_image("library/1", "v1", 3);
+    let shared = content(10_001, LARGE + 1);
+    old.push_blob("other/name", &shared);
+    let third = image(&content(4, SMALL), std::slice::from_ref(&shared), "");
+    old.push_blob("other/name", &content(4, SMALL));
+    old.push_manifest("other/name", &[], &third);
+    let list = index(std::slice::from_ref(&third), "");
+    old.push_manifest("other/name", &["a", "b"], &list);
+    let upload = old.repository("library").join("_uploads/11111111-2222");
+    std::fs::create_dir_all(&upload).unwrap();
+    std::fs::write(upload.join("startedat"), "now").unwrap();
+    let bucket = Bucket::of(&old).await;
+    let before = bucket.tree();
+
+    let store = bucket.store();
+    assert!(has_tree(&store).await.unwrap());
+    assert_eq!(adoption(&store).await.unwrap(), Adoption::NotBegun);
+    let surveyed = survey_in_place(&store, &AdoptOptions::new(), &()).await.unwrap();
+    let (report, defects) = adopt(&store).await;
+    assert!(defects.0.is_empty(), "{:?}", defects.0);
+    assert_eq!(surveyed.report, report);
+    assert_eq!(
+        (report.repositories, report.repositories_done, report.uploads),
+        (4, 4, 1)
+    );
+    assert_eq!((report.manifests, report.tags), (5, 5));
+    assert_eq!((report.blobs, report.grants), (10, 11));
+    assert_eq!((report.links, report.links_done), (16, 16));
+    assert!(matches!(adoption(&store).await.unwrap(), Adoption::Finished(_)));
+
+    assert_eq!(
+        repositories(&store).await,
+        ["library", "library/1", "library/alpine", "other/name"]
+    );
+    assert_eq!(tags(&store, "other/name").await, ["a", "b"]);
+    assert_eq!(
+        get(&store, "library/alpine", "latest").await.unwrap().bytes,
+        first
+    );
+    for (repository, content) in [("other/name", &shared), ("library", &content(20_002, SMALL))] {
+        assert_eq!(
+            read(&store, repository, &sha256(content)).await.unwrap(),
+            *content
+        );
+    }
+    expect_sound(&store).await;
+    collect_and_sweep(&store).await;
+    expect_sound(&store).await;
+    assert!(bucket.tree() == before);
+    let objects = bucket.double.objects();
+    let copies = objects.keys().filter(|key| key.starts_with("root/bytes/"));
+    assert_eq!(copies.count(), 0, "no byte was sent");
+
+    let again = adopt_in_place(&store, &AdoptOptions::new(), &()).await;
+    assert!(matches!(again, Err(AdoptError::Finished(_))), "{again:?}");
+    let again = adopt_in_place(&store, &AdoptOptions::new().again(true), &())
+        .await
+        .unwrap();
+    assert!(again.is_empty(), "{again:?}");
+}
+
+#[tokio::test]
+async fn what_came_since_is_adopted_again_and_the_newer_tag_wins() {
+    let old = Old::new();
+    old.push_image("app", "v1", 1);
+    let bucket = Bucket::of(&old).await;
+    let store = bucket.store();
+    adopt(&store).await;
+    let second = old.push_image("app", "v2", 2);
+    let moved = old.push_image("app", "v1", 3);
+    bucket.put_all(&old);
+    let again = AdoptOptions::new().again(true);
+    let report = adopt_in_place(&store, &again, &()).await.unwrap();
+    assert_eq!((report.manifests, report.blobs), (2, 6));
+    assert_eq!(get(&store, "app", "v2").await.unwrap().bytes, second);
+    // The double dates all objects alike, so the tag here is not older.
+    assert_eq!((report.tags, report.kept_tags), (1, 1));
+    assert_ne!(get(&store, "app", "v1").await.unwrap().bytes, moved);
+}
+
+#[tokio::test]
+async fn a_store_with_content_of_its_own_is_not_mixed_up_without_being_asked() {
+    let old = Old::new();
+    old.push_image("app", "v1", 1);
+    let bucket = Bucket::of(&old).await;
+    let store = bucket.store();
+    push_blob(&store, "own", &content(5, SMALL)).await;
+    assert_eq!(adoption(&store).await.unwrap(), Adoption::OwnContent);
+    let refused = adopt_in_place(&store, &AdoptOptions::new(), &()).await;
+    assert!(matches!(refused, Err(AdoptError::OwnContent)), "{refused:?}");
+    let again = AdoptOptions::new().again(true);
+    let report = adopt_in_place(&store, &again, &()).await.unwrap();
+    assert_eq!(report.manifests, 1);
+    expect_sound(&store).await;
+}
+
+async fn push_blob(store: &Store<ObjectStoreBackend>, repository: &str, content: &[u8]) -> Digest {
+    let digest = sha256(content);
+    let repository = name(repository);
+    let id = store
+        .create_upload(&repository, "", Algorithm::Sha256)
+        .await
+        .unwrap();
+    let upload = UploadKey {
+        repository,
+        id,
+        principal: String::new(),
+    };
+    let mut body = futures_util::stream::iter([Ok(Bytes::copy_from_slice(content))]);
+    let mut body = std::pin::Pin::new(&mut body);
+    store.append_upload(&upload, None, body.as_mut()).await.unwrap();
+    store.commit_upload(&upload, &digest).await.unwrap();
+    digest
+}
+
+#[tokio::test]
+async fn what_is_broken_is_reported_as_in_a_folder() {
+    let old = Old::new();
+    old.push_image("app", "v1", 1);
+    let whole = old.push_image("app", "whole", 2);
+    old.push_image("app", "gone", 3);
+    let put = |path: std::path::PathBuf, content: &str| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    // Of image 1, the large layer has no content, and the small one is cut off.
+    std::fs::remove_file(old.data(&sha256(&content(10_001, LARGE + 1)))).unwrap();
+    put(old.data(&sha256(&content(20_001, SMALL))), "cut");
+    // Image 3 has no manifest.
+    let layers = [content(10_003, LARGE + 3), content(20_003, SMALL)];
+    let third = sha256(&image(&content(3, SMALL), &layers, ""));
+    std::fs::remove_file(old.data(&third)).unwrap();
+    put(old.layer("app", &sha256(b"a")), "");
+    put(old.layer("app", &sha256(b"b")), "no digest");
+    put(old.layer("app", &sha256(b"c")), sha256(b"d").as_str());
+    put(old.tag("app", "empty"), "");
+    put(old.repository("app").join("_layers/md5/0/link"), "md5:0");
+    put(old.repository("app").join("_layers/sha256/00/link"), "sha256:00");
+    put(
+        old.repository("UPPER").join("_layers/sha256/00/link"),
+        "sha256:00",
+    );
+    put(
+        old.repository("app").join("_manifests/tags/-bad/current/link"),
+        "x",
+    );
+    put(
+        old.repository("app")
+            .join("_manifests/tags/old/index/sha256/00/link"),
+        "x",
+    );
+    let bucket = Bucket::of(&old).await;
+
+    // The folder says the same.
+    let on_disk = old.open().await;
+    let (_, expected) = old.adopt(&on_disk).await;
+    let store = bucket.store();
+    let (report, defects) = adopt(&store).await;
+    let mut texts: Vec<_> = defects.0.iter().map(|(_, text)| text.clone()).collect();
+    let root = format!("{}/", old.root.path().display());
+    let mut expected_texts: Vec<_> = expected
+        .0
+        .iter()
+        .map(|(_, text)| text.replace(&root, "root/"))
+        .collect();
+    texts.sort();
+    expected_texts.sort();
+    assert_eq!(texts, expected_texts);
+    assert_eq!(defects.kinds(), expected.kinds());
+    assert!(report.defects[&Kind::BrokenLink] >= 5, "{:?}", report.defects);
+    assert_eq!(get(&store, "app", "whole").await.unwrap().bytes, whole);
+
+    let refused = release(&store, false, &()).await;
+    assert!(matches!(refused, Err(ReleaseError::Partial)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn content_under_another_algorithm_is_copied() {
+    let old = Old::new();
+    old.push_image("app", "v1", 1);
+    let large = content(8, LARGE);
+    old.push_blob("app", &large);
+    let other = Digest::of(Algorithm::Sha512, &large);
+    let link = old.layer("app", &other);
+    std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::fs::write(link, sha256(&large).as_str()).unwrap();
+    let bucket = Bucket::of(&old).await;
+    let store = bucket.store();
+    let (_, defects) = adopt(&store).await;
+    assert!(defects.0.is_empty(), "{:?}", defects.0);
+    for digest in [&other, &sha256(&large)] {
+        assert_eq!(read(&store, "app", digest).await.unwrap(), large);
+    }
+    // The blob that has the bytes in the tree goes, and takes nothing from the other one.
+    store
+        .delete_blob(&name("app"), &sha256(&large), None)
+        .await
+        .unwrap();
+    release(&store, false, &()).await.unwrap();
+    store.sweep(&SweepOptions::new().full(true)).await.unwrap();
+    assert_eq!(read(&store, "app", &other).await.unwrap(), large);
+    expect_sound(&store).await;
+}
+
+const IMAGES: usize = 4;
+
+fn images() -> Old {
+    let old = Old::new();
+    for seed in 0..IMAGES {
+        let repository = format!("app/{seed}");
+        old.push_blob(&repository, &content(seed, SMALL));
+        for layer in layers(seed) {
+            old.push_blob(&repository, &layer);
+        }
+        old.push_manifest(&repository, &["v1"], &manifest(seed));
+    }
+    old
+}
+
+/// Two large layers, of which all images have the second, and a small one.
+fn layers(seed: usize) -> [Vec<u8>; 3] {
+    [
+        content(seed + 10_000, LARGE + seed),
+        content(77, LARGE),
+        content(seed + 20_000, SMALL),
+    ]
+}
+
+fn manifest(seed: usize) -> Vec<u8> {
+    image(&content(seed, SMALL), &layers(seed), "")
+}
+
+async fn expect_images(store: &Store<ObjectStoreBackend>) {
+    expect_sound(store).await;
+    for seed in 0..IMAGES {
+        let repository = format!("app/{seed}");
+        assert_eq!(get(store, &repository, "v1").await.unwrap().bytes, manifest(seed));
+        for layer in layers(seed) {
+            assert_eq!(read(store, &repository, &sha256(&layer)).await.unwrap(), layer);
+        }
+    }
+}
+
+/// The bucket fails from some request on, as for a process that is killed there; another process continues.
+#[tokio::test]
+async fn an_adoption_may_end_at_any_request() {
+    let old = images();
+    let whole = Bucket::of(&old).await;
+    let begun = whole.double.faults().requests();
+    adopt(&whole.store()).await;
+    let requests = whole.double.faults().requests() - begun;
+    for at in (0..requests).step_by(37) {
+        let bucket = Bucket::of(&old).await;
+        let (dies, options) = (bucket.store(), AdoptOptions::new());
+        let stop = async {
+            while bucket.double.faults().requests() < at {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            adopted = adopt_in_place(&dies, &options, &()) => drop(adopted.unwrap()),
+            () = stop => {}
+        }
+        drop(dies);
+        let next = bucket.store();
+        // What runs beside it, in this process or another one, takes nothing away.
+        collect_and_sweep(&next).await;
+        if !matches!(adoption(&next).await.unwrap(), Adoption::Finished(_)) {
+            adopt(&next).await;
+        }
+        expect_images(&next).await;
+    }
+}
+
+#[tokio::test]
+async fn two_replicas_may_adopt_at_once() {
+    let old = images();
+    let bucket = Bucket::of(&old).await;
+    let (one, other) = (bucket.store(), bucket.store());
+    let options = AdoptOptions::new();
+    let adopted = tokio::join!(
+        adopt_in_place(&one, &options, &()),
+        adopt_in_place(&other, &options, &())
+    );
+    let (first, second) = (adopted.0.unwrap(), adopted.1.unwrap());
+    assert_eq!(first.manifests.max(second.manifests), IMAGES as u64);
+    assert!(matches!(adoption(&one).await.unwrap(), Adoption::Finished(_)));
+    collect_and_sweep(&one).await;
+    expect_images(&other).await;
+}
+
+/// Waits in the middle of an adoption.
+struct Pause {
+    reports: AtomicUsize,
+    reached: Notify,
+}
+
+impl MaintenanceObserver for Pause {
+    fn adopted(&self, _: &AdoptReport) {
+        if self.reports.fetch_add(1, Ordering::Relaxed) == 1 {
+            self.reached.notify_one();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_starts_beside_an_adoption_takes_it_for_one() {
+    let old = images();
+    let bucket = Bucket::of(&old).await;
+    let (one, other) = (bucket.store(), bucket.store());
+    let pause = Pause {
+        reports: AtomicUsize::new(0),
+        reached: Notify::new(),
+    };
+    let options = AdoptOptions::new();
+    tokio::select! {
+        _ = adopt_in_place(&one, &options, &pause) => panic!("it was to be dropped"),
+        () = pause.reached.notified() => {}
+    }
+    assert!(matches!(adoption(&other).await.unwrap(), Adoption::Begun(_)));
+    adopt(&other).await;
+    expect_images(&other).await;
+}
+
+#[tokio::test]
+async fn deletes_leave_the_tree_alone_until_it_is_released() {
+    let old = images();
+    let bucket = Bucket::of(&old).await;
+    let before = bucket.tree();
+    let store = bucket.store();
+    adopt(&store).await;
+    let delete = async |seed: usize| {
+        let repository = name(&format!("app/{seed}"));
+        let reference = registry_core::Reference::Tag(tag("v1"));
+        let manifest = store.get_manifest(&repository, &reference).await.unwrap();
+        store
+            .delete_manifest(&repository, &manifest.digest, None, None)
+            .await
+            .unwrap();
+        sha256(&layers(seed)[0])
+    };
+    let first = delete(0).await;
+    collect_and_sweep(&store).await;
+    let gone = store.stat_blob(&name("app/0"), &first).await.unwrap_err();
+    assert_eq!(gone.code(), ErrorCode::BlobUnknown);
+    assert!(bucket.tree() == before, "the tree is still the other registry's");
+
+    let report = release(&store, false, &()).await.unwrap();
+    let own = (1..IMAGES).map(|seed| sha256(&layers(seed)[0]));
+    let named: Vec<Digest> = own.chain([sha256(&content(77, LARGE))]).collect();
+    let sorted = |mut digests: Vec<Digest>| {
+        digests.sort();
+        digests
+    };
+    assert_eq!(sorted(bucket.content_in_tree()), sorted(named.clone()));
+    assert_eq!(report.kept, named.len() as u64);
+    assert_eq!(
+        report.deleted as usize + named.len(),
+        before.keys().filter(|key| key.ends_with("/data")).count()
+    );
+    assert!(bucket.tree().keys().all(|key| key.starts_with("blobs/")));
+    expect_sound(&store).await;
+
+    // From now on, its bytes are like others.
+    delete(1).await;
+    collect_and_sweep(&store).await;
+    assert_eq!(sorted(bucket.content_in_tree()), sorted(named[1..].to_vec()));
+    expect_sound(&store).await;
+    // A push of what is gone brings bytes of its own.
+    let [large, ..] = layers(1);
+    let digest = push_blob(&store, "app/1", &large).await;
+    assert_eq!(read(&store, "app/1", &digest).await.unwrap(), large);
+    assert_eq!(sorted(bucket.content_in_tree()), sorted(named[1..].to_vec()));
+
+    let again = adopt_in_place(&store, &AdoptOptions::new().again(true), &()).await;
+    assert!(matches!(again, Err(AdoptError::Released(_))), "{again:?}");
+    assert_eq!(release(&store, false, &()).await.unwrap().deleted, 0);
+}
+
+#[tokio::test]
+async fn a_release_loses_nothing_that_was_not_adopted() {
+    let old = images();
+    let bucket = Bucket::of(&old).await;
+    let store = bucket.store();
+    let refused = release(&store, false, &()).await;
+    assert!(matches!(refused, Err(ReleaseError::NotAdopted)), "{refused:?}");
+    // The double dates all objects in 2025, which is after this adoption.
+    let early = bucket.early_store();
+    adopt(&early).await;
+    let refused = release(&early, false, &()).await;
+    assert!(matches!(refused, Err(ReleaseError::Newer { .. })), "{refused:?}");
+    let again = AdoptOptions::new().again(true);
+    adopt_in_place(&store, &again, &()).await.unwrap();
+    release(&store, false, &()).await.unwrap();
+    expect_images(&store).await;
+}
+
+/// A replica stops at any request of its adoption. Meanwhile another one finishes it, everything is deleted, and the tree is
+/// released. Then the first one goes on: it names nothing of the tree any more.
+#[tokio::test]
+async fn nothing_of_a_released_tree_is_named() {
+    let old = images();
+    let mut refused = 0;
+    for at in (0..).step_by(13) {
+        let bucket = Bucket::of(&old).await;
+        let (one, slow) = (bucket.store(), bucket.store());
+        let options = AdoptOptions::new();
+        let mut adopting = std::pin::pin!(adopt_in_place(&slow, &options, &()));
+        let stop = async {
+            while bucket.double.faults().requests() < at {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop => {}
+            adopted = &mut adopting => {
+                adopted.unwrap();
+                break;
+            }
+        }
+        adopt(&one).await;
+        for seed in 0..IMAGES {
+            let repository = name(&format!("app/{seed}"));
+            let digest = sha256(&manifest(seed));
+            one.delete_manifest(&repository, &digest, None, None)
+                .await
+                .unwrap();
+        }
+        collect_and_sweep(&one).await;
+        release(&one, false, &()).await.unwrap();
+        collect_and_sweep(&one).await;
+        assert_eq!(bucket.content_in_tree(), []);
+        match adopting.await {
+            Ok(_) => {}
+            Err(AdoptError::Released(_)) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        // A blob whose bytes are lost is what the check finds; a manifest that lacks one may be.
+        let options = registry_storage::check::CheckOptions::new().settle(Duration::ZERO);
+        let observed = Observed::default();
+        one.check(&options, &observed).await.unwrap();
+        for line in observed.lines() {
+            assert!(
+                line.contains("names what is not in the repository"),
+                "{at}: {line}"
+            );
+        }
+    }
+    assert!(refused > 0, "no adoption came to know of the release");
+}
