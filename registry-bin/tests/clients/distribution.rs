@@ -35,10 +35,19 @@ pub(crate) struct Old {
 
 impl Old {
     pub(crate) fn start(program: &Path, configuration: &Path, root: &Path) -> Self {
+        Self::with(&format!("{ROOT}='{}'", root.display()), program, configuration)
+    }
+
+    /// The distribution registry over the bucket that the configuration names.
+    pub(crate) fn in_bucket(program: &Path, configuration: &Path) -> Self {
+        // Its client of AWS does not start with a bundle of certificates.
+        Self::with("unset AWS_CA_BUNDLE;", program, configuration)
+    }
+
+    fn with(environment: &str, program: &Path, configuration: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let script = format!(
-            "{ROOT}='{}' exec '{}' serve '{}'",
-            root.display(),
+            "{environment} exec '{}' serve '{}'",
             program.display(),
             configuration.display()
         );

@@ -19,6 +19,7 @@ mod layouts;
 mod login_places;
 mod logins;
 mod moving;
+mod moving_bucket;
 mod podman;
 mod recipes;
 mod redirects;
