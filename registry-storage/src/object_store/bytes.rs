@@ -124,12 +124,22 @@ impl ObjectStoreBackend {
         name: &BytesName,
         size: u64,
     ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
-        if self.size(name).await? != Some(size) {
+        if self.shared_size(name).await? != Some(size) {
             self.seen.remove(name);
             return Ok(None);
         }
         self.seen.insert(name);
         self.content(name, Some(size)).map(Some)
+    }
+
+    /// Asks for the size of bytes, with a request that other readers may share.
+    async fn shared_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
+        if self.memory.is_some() {
+            return self.size(name).await;
+        }
+        let (backend, asked) = (self.clone(), name.clone());
+        let request = async move { backend.size(&asked).await };
+        self.size_reads.join(name, request).await
     }
 
     pub(super) async fn size(&self, name: &BytesName) -> Result<Option<u64>, Error> {

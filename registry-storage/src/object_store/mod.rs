@@ -4,6 +4,7 @@ mod answer;
 #[cfg(feature = "azure")]
 mod azure;
 mod bytes;
+mod cache;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub(crate) mod client;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
@@ -43,6 +44,7 @@ use registry_core::storage::BlobContent;
 
 #[cfg(feature = "azure")]
 pub use self::azure::{AzureCredentials, AzureOptions};
+use self::cache::shared_reads::SharedReads;
 #[cfg(feature = "gcs")]
 pub use self::gcs::GcsCredentials;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
@@ -96,6 +98,8 @@ pub struct ObjectStoreBackend {
     seen: Arc<SeenBytes>,
     /// If only this process is to write.
     single_writer: Option<Arc<SingleWriter>>,
+    record_reads: SharedReads<Key, Result<Option<VersionedRecord>, Error>>,
+    size_reads: SharedReads<BytesName, Result<Option<u64>, Error>>,
     /// Listings leave out the object whose key is the prefix, as the client of Azure does.
     lists_only_below: bool,
     /// What signs URLs for clients, if the store has such.
@@ -168,6 +172,8 @@ impl ObjectStoreBackend {
             part_size: None,
             seen: Arc::default(),
             single_writer: None,
+            record_reads: SharedReads::default(),
+            size_reads: SharedReads::default(),
             lists_only_below: false,
             #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
             signer: None,
@@ -297,11 +303,11 @@ impl RecordTransaction for Steps<'_> {
 
 impl Backend for ObjectStoreBackend {
     async fn get(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
-        self.get_record(key).await
+        self.shared_record(key).await
     }
 
     async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<VersionedRecord>>, Error> {
-        let reads = stream::iter(keys.to_vec()).map(|key| async move { self.get_record(&key).await });
+        let reads = stream::iter(keys.to_vec()).map(|key| async move { self.shared_record(&key).await });
         reads.buffered(PARALLEL_READS).try_collect().await
     }
 

@@ -18,6 +18,16 @@ use crate::key::Key;
 pub(super) const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
 
 impl ObjectStoreBackend {
+    /// Reads a record, with a request that other readers may share.
+    pub(super) async fn shared_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
+        if self.memory.is_some() {
+            return self.get_record(key).await;
+        }
+        let (backend, read) = (self.clone(), key.clone());
+        let request = async move { backend.get_record(&read).await };
+        self.record_reads.join(key, request).await
+    }
+
     pub(super) async fn get_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.settle(key).await;
         let path = self.path(key.as_str())?;

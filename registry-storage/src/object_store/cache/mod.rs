@@ -1,0 +1,3 @@
+//! What spares requests to a bucket.
+
+pub(super) mod shared_reads;

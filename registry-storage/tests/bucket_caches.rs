@@ -1,0 +1,110 @@
+//! What spares requests to a bucket: how many there are, and that no answer is older than it may be.
+
+#![cfg(feature = "s3")]
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+#[expect(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use registry_core::Reference;
+use registry_core::storage::{BlobStorage as _, ManifestStorage as _};
+use registry_storage::testing::S3Double;
+use registry_storage::testing::s3::S3Fault;
+use registry_storage::{ObjectStoreBackend, Store};
+use support::images::{Image, digest, name, push_image, tag};
+
+/// More than what is kept in a record.
+const LARGE: usize = 3_000_000;
+
+async fn read(store: &Store<ObjectStoreBackend>, repository: &str, content: &[u8]) -> Vec<u8> {
+    let blob = store.open_blob(&name(repository), &digest(content)).await.unwrap();
+    let mut stream = blob.content.read(0..blob.size);
+    let mut gathered = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        gathered.extend_from_slice(&chunk.unwrap());
+    }
+    gathered
+}
+
+async fn pull(store: &Store<ObjectStoreBackend>, repository: &str, at: &str, image: &Image) {
+    let reference = Reference::Tag(tag(at));
+    let manifest = store.get_manifest(&name(repository), &reference).await.unwrap();
+    assert_eq!(manifest.digest, image.digest);
+    assert!(read(store, repository, &image.layer).await == image.layer);
+}
+
+/// Returns how many requests had a method and a key that begins with `prefix`.
+fn count(seen: &[String], method: &str, prefix: &str) -> usize {
+    let begin = format!("{method} /bucket/{prefix}");
+    seen.iter().filter(|request| request.starts_with(&begin)).count()
+}
+
+#[tokio::test]
+async fn clients_that_come_at_once_share_the_reads_of_records_and_sizes() {
+    let double = S3Double::start().await.unwrap();
+    let pushed = Store::new(double.backend("").unwrap());
+    let image = push_image(&pushed, "app", Some("1"), 1, LARGE).await;
+    let store = Store::new(double.backend("").unwrap());
+    double.faults().take_seen();
+    join_all((0..64).map(|_| pull(&store, "app", "1", &image))).await;
+    let seen = double.faults().take_seen();
+    println!("{} requests for 64 pulls", seen.len());
+    assert_eq!(count(&seen, "GET", "bytes/"), 64, "{seen:?}");
+    let others = seen.len() - 64;
+    // A tag, a manifest, a grant and a size: for the first client, and for all others.
+    assert!((4..=12).contains(&others), "{seen:?}");
+}
+
+/// Each reader begins after a write was answered, while the requests of others are on their way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_read_sees_what_was_written_before_it_began() {
+    let double = S3Double::start().await.unwrap();
+    let (writer, reader) = (double.backend("").unwrap(), double.backend("").unwrap());
+    let (writer, reader) = (Store::new(writer), Arc::new(Store::new(reader)));
+    double.faults().at_random(5, 20);
+    let mut readers = tokio::task::JoinSet::new();
+    for seed in 0..40 {
+        let image = push_image(&writer, "app", Some("1"), seed, 10).await;
+        for _ in 0..8 {
+            let (reader, expected) = (Arc::clone(&reader), image.digest.clone());
+            readers.spawn(async move {
+                let reference = Reference::Tag(tag("1"));
+                let found = reader.get_manifest(&name("app"), &reference).await;
+                (seed, expected, found)
+            });
+        }
+    }
+    let mut order = Vec::new();
+    for seed in 0..40 {
+        order.push(support::images::image(seed, 10, None).digest);
+    }
+    for (seed, expected, found) in readers.join_all().await {
+        let Ok(found) = found else {
+            // A store that fails four times in a row.
+            continue;
+        };
+        let at = order.iter().position(|digest| *digest == found.digest).unwrap();
+        assert!(at as u64 >= seed, "{expected} was there before the read of {at}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_fails_fails_those_who_share_it_and_no_later_one() {
+    let double = S3Double::start().await.unwrap();
+    let store = Store::new(double.backend("").unwrap());
+    let image = push_image(&store, "app", Some("1"), 1, 10).await;
+    double.faults().fault_from_now_on(Some(S3Fault::Status(403)));
+    let reference = Reference::Tag(tag("1"));
+    let repository = name("app");
+    let reads = (0..64).map(|_| store.get_manifest(&repository, &reference));
+    double.faults().take_seen();
+    let failed = join_all(reads).await;
+    assert!(failed.iter().all(Result::is_err));
+    assert_eq!(double.faults().take_seen().len(), 2);
+    double.faults().fault_from_now_on(None);
+    pull(&store, "app", "1", &image).await;
+}
