@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry_core::quota::Amount;
 use registry_core::storage::BlobContent;
-use registry_core::{Error, RepositoryName};
+use registry_core::{Digest, Error, RepositoryName};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes_name::BytesName;
@@ -328,8 +328,15 @@ pub trait BytesWriter: Send {
 /// ```
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Reads a record, or returns `None` if it does not exist. It is as new as the last transaction that ended before
-    /// the call, unless the backend is configured to serve older ones.
+    /// the call.
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<VersionedRecord>, Error>> + Send;
+
+    /// Returns a record from memory that may be older than the last transaction, if the backend is configured to serve such
+    /// ones; it makes no request. It is for answers to clients that pull, and decides nothing that is written. The default is
+    /// `None`.
+    fn recall(&self, _key: &Key) -> Option<VersionedRecord> {
+        None
+    }
 
     /// Reads several records, each as [`get`](Self::get) does. The values are in memory at once: the caller knows their
     /// sizes from a listing, and asks for as many as it has memory for.
@@ -449,6 +456,17 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         name: &BytesName,
         expect: Expect,
     ) -> impl Future<Output = Result<Option<Arc<dyn BlobContent>>, Error>> + Send;
+
+    /// Opens the bytes of a blob for a client, as [`open_bytes`](Self::open_bytes) does with [`Expect::Size`], which is the
+    /// default. A backend may have the content elsewhere, by its digest.
+    fn open_blob(
+        &self,
+        _digest: &Digest,
+        name: &BytesName,
+        size: u64,
+    ) -> impl Future<Output = Result<Option<Arc<dyn BlobContent>>, Error>> + Send {
+        self.open_bytes(name, Expect::Size(size))
+    }
 
     /// Returns how many bytes exist under a name; `None` if there are none, or if they are not finished and the backend
     /// does not show unfinished ones.

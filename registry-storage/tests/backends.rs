@@ -61,6 +61,23 @@ mod single_writer {
     registry_storage::backend_conformance_tests!(start);
 }
 
+#[cfg(unix)]
+mod s3_with_blob_cache {
+    use super::*;
+    use registry_storage::object_store::BlobCache;
+    use registry_storage::testing::S3Double;
+
+    async fn start() -> (ObjectStoreBackend, (S3Double, tempfile::TempDir)) {
+        let double = S3Double::start().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let cache = BlobCache::open(folder.path(), 1 << 20).await.unwrap();
+        let backend = double.backend("a/prefix").unwrap().with_blob_cache(cache);
+        (backend, (double, folder))
+    }
+
+    registry_storage::backend_conformance_tests!(start);
+}
+
 #[cfg(feature = "gcs")]
 mod gcs {
     use super::*;

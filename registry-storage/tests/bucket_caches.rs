@@ -7,11 +7,12 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use registry_core::Reference;
 use registry_core::storage::{BlobStorage as _, ManifestStorage as _};
+use registry_core::{Digest, Error, ErrorCode, Reference};
 use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
 use registry_storage::{ObjectStoreBackend, Store};
@@ -21,7 +22,10 @@ use support::images::{Image, digest, name, push_image, tag};
 const LARGE: usize = 3_000_000;
 
 async fn read(store: &Store<ObjectStoreBackend>, repository: &str, content: &[u8]) -> Vec<u8> {
-    let blob = store.open_blob(&name(repository), &digest(content)).await.unwrap();
+    let blob = store
+        .open_blob(&name(repository), &digest(content))
+        .await
+        .unwrap();
     let mut stream = blob.content.read(0..blob.size);
     let mut gathered = Vec::new();
     while let Some(chunk) = stream.next().await {
@@ -49,7 +53,7 @@ async fn clients_that_come_at_once_share_the_reads_of_records_and_sizes() {
     let pushed = Store::new(double.backend("").unwrap());
     let image = push_image(&pushed, "app", Some("1"), 1, LARGE).await;
     let store = Store::new(double.backend("").unwrap());
-    double.faults().take_seen();
+    drop(double.faults().take_seen());
     join_all((0..64).map(|_| pull(&store, "app", "1", &image))).await;
     let seen = double.faults().take_seen();
     println!("{} requests for 64 pulls", seen.len());
@@ -65,7 +69,7 @@ async fn a_shared_read_sees_what_was_written_before_it_began() {
     let double = S3Double::start().await.unwrap();
     let (writer, reader) = (double.backend("").unwrap(), double.backend("").unwrap());
     let (writer, reader) = (Store::new(writer), Arc::new(Store::new(reader)));
-    double.faults().at_random(5, 20);
+    double.faults().at_random(5, 5);
     let mut readers = tokio::task::JoinSet::new();
     for seed in 0..40 {
         let image = push_image(&writer, "app", Some("1"), seed, 10).await;
@@ -101,10 +105,81 @@ async fn a_request_that_fails_fails_those_who_share_it_and_no_later_one() {
     let reference = Reference::Tag(tag("1"));
     let repository = name("app");
     let reads = (0..64).map(|_| store.get_manifest(&repository, &reference));
-    double.faults().take_seen();
+    drop(double.faults().take_seen());
     let failed = join_all(reads).await;
     assert!(failed.iter().all(Result::is_err));
     assert_eq!(double.faults().take_seen().len(), 2);
     double.faults().fault_from_now_on(None);
     pull(&store, "app", "1", &image).await;
+}
+
+/// Two registries on one bucket, the second of which may answer with what it read within an hour.
+async fn pair(double: &S3Double) -> (Store<ObjectStoreBackend>, Store<ObjectStoreBackend>) {
+    let backend = || double.backend("").unwrap();
+    let aged = backend().with_record_age(Duration::from_hours(1));
+    (Store::new(backend()), Store::new(aged))
+}
+
+async fn tagged(store: &Store<ObjectStoreBackend>, at: &str) -> Result<Digest, Error> {
+    let found = store.get_manifest(&name("app"), &Reference::Tag(tag(at))).await;
+    found.map(|manifest| manifest.digest)
+}
+
+#[tokio::test]
+async fn within_its_age_an_answer_comes_from_memory() {
+    let double = S3Double::start().await.unwrap();
+    let (fresh, aged) = pair(&double).await;
+    let first = push_image(&fresh, "app", Some("1"), 1, LARGE).await;
+    pull(&aged, "app", "1", &first).await;
+    assert!(read(&aged, "app", &first.config).await == first.config);
+    drop(double.faults().take_seen());
+    pull(&aged, "app", "1", &first).await;
+    assert!(read(&aged, "app", &first.config).await == first.config);
+    let seen = double.faults().take_seen();
+    assert_eq!(
+        (seen.len(), count(&seen, "GET", "bytes/")),
+        (1, 1),
+        "only the layer: {seen:?}"
+    );
+
+    // What another registry does is seen later, but what did not exist is looked for.
+    let second = push_image(&fresh, "app", Some("1"), 2, 10).await;
+    assert_eq!(tagged(&aged, "1").await.unwrap(), first.digest);
+    assert!(tagged(&aged, "2").await.is_err());
+    push_image(&fresh, "app", Some("2"), 3, 10).await;
+    tagged(&aged, "2").await.unwrap();
+    fresh
+        .delete_blob(&name("app"), &digest(&first.layer), None)
+        .await
+        .unwrap();
+    assert!(read(&aged, "app", &first.layer).await == first.layer);
+    // Who asks whether something is there does so to decide whether to push it.
+    let stat = aged.stat_blob(&name("app"), &digest(&first.layer)).await;
+    assert_eq!(stat.unwrap_err().code(), ErrorCode::BlobUnknown);
+    let stat = aged.stat_manifest(&name("app"), &Reference::Tag(tag("1"))).await;
+    assert_eq!(stat.unwrap().digest, second.digest);
+}
+
+#[tokio::test]
+async fn what_a_registry_writes_itself_it_sees_at_once() {
+    let double = S3Double::start().await.unwrap();
+    let (_, aged) = pair(&double).await;
+    for seed in 0..5 {
+        let image = push_image(&aged, "app", Some("1"), seed, LARGE).await;
+        pull(&aged, "app", "1", &image).await;
+        pull(&aged, "app", "1", &image).await;
+    }
+    let image = push_image(&aged, "app", Some("1"), 9, LARGE).await;
+    pull(&aged, "app", "1", &image).await;
+    let (repository, layer) = (name("app"), digest(&image.layer));
+    aged.delete_blob(&repository, &layer, None).await.unwrap();
+    let refused = aged.open_blob(&repository, &layer).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::BlobUnknown);
+    aged.delete_manifest(&repository, &image.digest, None, None)
+        .await
+        .unwrap();
+    for reference in [Reference::Tag(tag("1")), Reference::Digest(image.digest)] {
+        let refused = aged.get_manifest(&repository, &reference).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::ManifestUnknown);
+    }
 }

@@ -119,6 +119,46 @@ mod single_writer {
     registry_storage::storage_conformance_tests!(bucket);
 }
 
+/// Blobs come from a folder, if they are there.
+#[cfg(unix)]
+mod s3_with_blob_cache {
+    use super::*;
+    use registry_storage::object_store::BlobCache;
+    use registry_storage::testing::S3Double;
+
+    async fn cached() -> Subject {
+        let double = S3Double::start().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let cache = BlobCache::open(folder.path(), 1 << 20).await.unwrap();
+        let backend = double.backend("a/prefix").unwrap().with_blob_cache(cache);
+        let backend = Arc::new(Faulty::new(backend));
+        Subject::over(Arc::clone(&backend))
+            .with_faults(backend)
+            .with_kept((double, folder))
+    }
+
+    registry_storage::storage_conformance_tests!(cached);
+}
+
+/// One process on a bucket, whose answers may be old: it sees what it writes itself.
+mod s3_with_record_age {
+    use std::time::Duration;
+
+    use super::*;
+    use registry_storage::testing::S3Double;
+
+    async fn aged() -> Subject {
+        let double = S3Double::start().await.unwrap();
+        let backend = double.backend("a/prefix").unwrap();
+        let backend = Arc::new(Faulty::new(backend.with_record_age(Duration::from_hours(1))));
+        Subject::over(Arc::clone(&backend))
+            .with_faults(backend)
+            .with_kept(double)
+    }
+
+    registry_storage::storage_conformance_tests!(aged);
+}
+
 #[cfg(feature = "gcs")]
 mod gcs {
     use super::*;

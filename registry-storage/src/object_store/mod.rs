@@ -39,12 +39,19 @@ use object_store::ObjectStore;
 use object_store::list::PaginatedListStore;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
+#[cfg(unix)]
+use registry_core::Digest;
 use registry_core::Error;
 use registry_core::storage::BlobContent;
 
 #[cfg(feature = "azure")]
 pub use self::azure::{AzureCredentials, AzureOptions};
+#[cfg(unix)]
+use self::cache::content::CachedContent;
+use self::cache::recent_records::RecentRecords;
 use self::cache::shared_reads::SharedReads;
+#[cfg(unix)]
+pub use self::cache::{BlobCache, BlobCacheError};
 #[cfg(feature = "gcs")]
 pub use self::gcs::GcsCredentials;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
@@ -100,6 +107,10 @@ pub struct ObjectStoreBackend {
     single_writer: Option<Arc<SingleWriter>>,
     record_reads: SharedReads<Key, Result<Option<VersionedRecord>, Error>>,
     size_reads: SharedReads<BytesName, Result<Option<u64>, Error>>,
+    #[cfg(unix)]
+    blob_cache: Option<BlobCache>,
+    /// `None` if each answer is the newest one.
+    recent_records: Option<Arc<RecentRecords>>,
     /// Listings leave out the object whose key is the prefix, as the client of Azure does.
     lists_only_below: bool,
     /// What signs URLs for clients, if the store has such.
@@ -174,6 +185,9 @@ impl ObjectStoreBackend {
             single_writer: None,
             record_reads: SharedReads::default(),
             size_reads: SharedReads::default(),
+            #[cfg(unix)]
+            blob_cache: None,
+            recent_records: None,
             lists_only_below: false,
             #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
             signer: None,
@@ -205,6 +219,23 @@ impl ObjectStoreBackend {
     #[must_use]
     pub const fn with_part_size(mut self, size: PartSize) -> Self {
         self.part_size = Some(size);
+        self
+    }
+
+    /// Keeps blobs that clients read in a folder, and reads them from there.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn with_blob_cache(mut self, cache: BlobCache) -> Self {
+        self.blob_cache = Some(cache);
+        self
+    }
+
+    /// Answers clients that pull from memory with what was read within `age`, instead of asking the bucket each time. What other
+    /// processes delete or move may be seen for that long; what this one writes is seen at once. By default, and with 0, each
+    /// answer is the newest one.
+    #[must_use]
+    pub fn with_record_age(mut self, age: Duration) -> Self {
+        self.recent_records = (!age.is_zero()).then(|| Arc::new(RecentRecords::new(age)));
         self
     }
 
@@ -266,6 +297,7 @@ impl RecordTransaction for Steps<'_> {
     }
 
     async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error> {
+        let _write = self.0.begin_write(key);
         self.0.put_record(key, value, condition).await
     }
 
@@ -274,10 +306,12 @@ impl RecordTransaction for Steps<'_> {
     }
 
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+        let _write = self.0.begin_write(key);
         self.0.forget_record(key, version)
     }
 
     async fn remove(&mut self, key: &Key) -> Result<(), Error> {
+        let _write = self.0.begin_write(key);
         self.0.remove_record(key).await
     }
 
@@ -304,6 +338,10 @@ impl RecordTransaction for Steps<'_> {
 impl Backend for ObjectStoreBackend {
     async fn get(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.shared_record(key).await
+    }
+
+    fn recall(&self, key: &Key) -> Option<VersionedRecord> {
+        self.recent_records.as_ref()?.get(key)
     }
 
     async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<VersionedRecord>>, Error> {
@@ -411,6 +449,34 @@ impl Backend for ObjectStoreBackend {
             Expect::Size(size) | Expect::SizeNow(size) => self.open_of_size(name, size).await,
             Expect::Nothing => self.content(name, None).map(Some),
         }
+    }
+
+    #[cfg(unix)]
+    async fn open_blob(
+        &self,
+        digest: &Digest,
+        name: &BytesName,
+        size: u64,
+    ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+        let Some(cache) = &self.blob_cache else {
+            return self.open_bytes(name, Expect::Size(size)).await;
+        };
+        // What is in the cache can be read, whether the bucket still has it or not.
+        let stored = if cache.has(digest, size) {
+            Some(self.content(name, Some(size))?)
+        } else {
+            self.open_bytes(name, Expect::Size(size)).await?
+        };
+        Ok(stored.map(|stored| {
+            Arc::new(CachedContent {
+                backend: self.clone(),
+                cache: cache.clone(),
+                digest: digest.clone(),
+                name: name.clone(),
+                size,
+                stored,
+            }) as _
+        }))
     }
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {

@@ -9,6 +9,7 @@ use object_store::{Error as StoreError, GetOptions, GetRange, ObjectMeta, PutMod
 use registry_core::{Error, ErrorCode};
 
 use super::ObjectStoreBackend;
+use super::cache::recent_records::WriteMark;
 use super::error::{convert, failure, is_absent, may_have_happened};
 use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
@@ -20,12 +21,26 @@ pub(super) const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
 impl ObjectStoreBackend {
     /// Reads a record, with a request that other readers may share.
     pub(super) async fn shared_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
-        if self.memory.is_some() {
-            return self.get_record(key).await;
-        }
         let (backend, read) = (self.clone(), key.clone());
-        let request = async move { backend.get_record(&read).await };
+        let request = async move {
+            let recent = backend.recent_records.as_ref();
+            let mark = recent.map(|recent| recent.begin_read(&read));
+            let record = backend.get_record(&read).await?;
+            if let (Some(recent), Some(mark)) = (recent, mark) {
+                recent.end_read(mark, &read, record.as_ref());
+            }
+            Ok(record)
+        };
+        if self.memory.is_some() {
+            return request.await;
+        }
         self.record_reads.join(key, request).await
+    }
+
+    /// Tells those who remember records that one is written until the result is dropped.
+    pub(super) fn begin_write(&self, key: &Key) -> Option<WriteMark> {
+        let recent = self.recent_records.as_ref()?;
+        Some(recent.begin_write(key))
     }
 
     pub(super) async fn get_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {

@@ -12,7 +12,7 @@ use registry_core::storage::{Blob, BlobContent, BlobStorage, ByteStream, Page, P
 use registry_core::{Digest, Error, ErrorCode, RepositoryName};
 
 use super::Store;
-use super::edge::{Rescue, read_cached};
+use super::edge::{Found, Rescue, read_cached, recall};
 use super::looks::is_content_of;
 use crate::backend::{Backend, Durability, Expect};
 use crate::key::Key;
@@ -37,6 +37,9 @@ impl<B: Backend> BlobStorage for Store<B> {
     }
 
     async fn open_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
+        if let Some(blob) = self.recall_blob(repository, digest).await? {
+            return Ok(blob);
+        }
         self.find_blob(repository, digest, Purpose::Open).await
     }
 
@@ -72,6 +75,26 @@ impl<B: Backend> BlobStorage for Store<B> {
 }
 
 impl<B: Backend> Store<B> {
+    /// Opens a blob whose grant is in memory. What is not found is looked for in the records.
+    async fn recall_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<Blob>, Error> {
+        let grant = recall::<GrantRecord>(&*self.backend, &Key::grant(digest, repository))?;
+        let granted = grant.and_then(Found::visible).and_then(|(grant, _)| grant.blob);
+        let Some(granted) = granted else {
+            return Ok(None);
+        };
+        if granted.bytes.is_some() {
+            return self.open_content(digest, &granted, Purpose::Open).await;
+        }
+        let Some(blob) = recall::<BlobRecord>(&*self.backend, &Key::blob(digest))? else {
+            return Ok(None);
+        };
+        let content = inline_content_of(digest, blob).await?;
+        Ok(content.map(|content| Blob {
+            size: granted.size,
+            content,
+        }))
+    }
+
     async fn find_blob(
         &self,
         repository: &RepositoryName,
@@ -130,7 +153,7 @@ impl<B: Backend> Store<B> {
         let size = bytes.size;
         let content = match (&bytes.bytes, purpose) {
             (Some(name), Purpose::Stat) => self.backend.open_bytes(name, Expect::SizeNow(size)).await?,
-            (Some(name), Purpose::Open) => self.backend.open_bytes(name, Expect::Size(size)).await?,
+            (Some(name), Purpose::Open) => self.backend.open_blob(digest, name, size).await?,
             (None, _) => self.inline_content(digest).await?,
         };
         Ok(content.map(|content| Blob { size, content }))
@@ -159,14 +182,22 @@ impl<B: Backend> Store<B> {
         digest: &Digest,
     ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
-        if !is_content_of(digest, &blob).await? {
-            return Ok(None);
-        }
-        let inline = blob
-            .visible()
-            .filter(|(blob, _)| matches!(&blob.blob, Some(BlobBytes { bytes: None, .. })));
-        Ok(inline.map(|(_, content)| Arc::new(InlineContent(content)) as _))
+        inline_content_of(digest, blob).await
     }
+}
+
+/// Returns the content that a record has; `None` if it has none, or does not match its digest.
+async fn inline_content_of(
+    digest: &Digest,
+    blob: Found<BlobRecord>,
+) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+    if !is_content_of(digest, &blob).await? {
+        return Ok(None);
+    }
+    let inline = blob
+        .visible()
+        .filter(|(blob, _)| matches!(&blob.blob, Some(BlobBytes { bytes: None, .. })));
+    Ok(inline.map(|(_, content)| Arc::new(InlineContent(content)) as _))
 }
 
 /// The content of a small blob, read with its record.

@@ -70,6 +70,13 @@ pub(super) async fn read_cached<H: Header>(backend: &impl Backend, key: &Key) ->
     Found::new(backend.get(key).await?.as_ref())
 }
 
+/// Returns a record that readers see from memory, for a client that pulls; `None` if it is not there.
+pub(super) fn recall<H: Header>(backend: &impl Backend, key: &Key) -> Result<Option<Found<H>>, Error> {
+    let recalled = backend.recall(key);
+    let found = recalled.map(|stored| Found::new(Some(&stored))).transpose()?;
+    Ok(found.filter(|found: &Found<H>| found.state().is_visible()))
+}
+
 /// Writes a record within a transaction; returns `None` if `condition` does not hold.
 pub(super) async fn write(
     records: &mut dyn RecordTransaction,

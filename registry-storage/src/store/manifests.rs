@@ -11,7 +11,7 @@ use registry_core::storage::{
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 
 use super::DeleteRepositoryOptions;
-use super::edge::{Rescue, contended, read_cached};
+use super::edge::{Found, Rescue, contended, read_cached, recall};
 use super::looks::is_content_of;
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Durability};
@@ -25,6 +25,9 @@ impl<B: Backend> ManifestStorage for Store<B> {
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<Manifest, Error> {
+        if let Some(manifest) = self.recall_manifest(repository, reference).await? {
+            return Ok(manifest);
+        }
         self.read_manifest(repository, reference, false).await
     }
 
@@ -96,6 +99,39 @@ impl<B: Backend> Store<B> {
             Some(manifest) => Ok(manifest),
             None => Err(self.unknown_manifest(repository).await?),
         }
+    }
+
+    /// Returns a manifest from memory, if all that leads to it is there. What is not found is looked for in the records.
+    async fn recall_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Option<Manifest>, Error> {
+        let (digest, incarnation) = match reference {
+            Reference::Digest(digest) => (digest.clone(), None),
+            Reference::Tag(tag) => {
+                let tag = recall::<TagRecord>(&*self.backend, &Key::tag(repository, tag))?;
+                let Some((tag, _)) = tag.and_then(Found::visible) else {
+                    return Ok(None);
+                };
+                (tag.digest, Some(tag.incarnation))
+            }
+        };
+        let Some(manifest) = recall::<ManifestRecord>(&*self.backend, &Key::manifest(repository, &digest))?
+        else {
+            return Ok(None);
+        };
+        if !is_content_of(&digest, &manifest).await? {
+            return Ok(None);
+        }
+        let manifest = manifest.visible().filter(|(manifest, _)| {
+            incarnation.is_none_or(|incarnation| manifest.incarnation == incarnation)
+        });
+        Ok(manifest.map(|(manifest, bytes)| Manifest {
+            digest,
+            media_type: manifest.media_type,
+            bytes,
+        }))
     }
 
     /// Reads the manifest that a tag names.

@@ -10,7 +10,7 @@ use std::task::Poll;
 use async_trait::async_trait;
 use bytes::Bytes;
 use registry_core::storage::BlobContent;
-use registry_core::{Error, ErrorCode};
+use registry_core::{Digest, Error, ErrorCode};
 
 use crate::backend::{
     Again, Backend, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry,
@@ -322,6 +322,10 @@ impl<B: Backend> Backend for Faulty<B> {
         self.plan.call(self.inner.get(key)).await
     }
 
+    fn recall(&self, key: &Key) -> Option<VersionedRecord> {
+        self.inner.recall(key)
+    }
+
     async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<VersionedRecord>>, Error> {
         self.plan.call(self.inner.get_all(keys)).await
     }
@@ -417,6 +421,15 @@ impl<B: Backend> Backend for Faulty<B> {
         expect: Expect,
     ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         self.plan.call(self.inner.open_bytes(name, expect)).await
+    }
+
+    async fn open_blob(
+        &self,
+        digest: &Digest,
+        name: &BytesName,
+        size: u64,
+    ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+        self.plan.call(self.inner.open_blob(digest, name, size)).await
     }
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {

@@ -207,6 +207,10 @@ impl<B: Backend> Backend for Accounted<B> {
         self.inner.get(key).await
     }
 
+    fn recall(&self, key: &Key) -> Option<VersionedRecord> {
+        self.inner.recall(key)
+    }
+
     async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<VersionedRecord>>, Error> {
         self.inner.get_all(keys).await
     }
@@ -293,6 +297,15 @@ impl<B: Backend> Backend for Accounted<B> {
         expect: Expect,
     ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         self.inner.open_bytes(name, expect).await
+    }
+
+    async fn open_blob(
+        &self,
+        digest: &Digest,
+        name: &BytesName,
+        size: u64,
+    ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+        self.inner.open_blob(digest, name, size).await
     }
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
