@@ -6,6 +6,7 @@
 mod adoption;
 mod arguments;
 mod aws_environment;
+mod blob_cache;
 mod bounded_file;
 mod bucket;
 mod cli;

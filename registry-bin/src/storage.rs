@@ -17,6 +17,7 @@ use registry_storage::{
 };
 use tokio::sync::watch;
 
+use crate::blob_cache::with_cache;
 use crate::bucket::Bucket;
 use crate::config::Configuration;
 use crate::config::sections::quotas::quotas;
@@ -133,7 +134,7 @@ impl OpenStorage {
                 Ok(Self::over(store, configuration, applied, false))
             }
             StorageLocation::Bucket(bucket) => {
-                let backend = bucket.open()?;
+                let backend = with_cache(bucket.open()?, &configuration.storage.cache, wait).await?;
                 let store = store(backend.clone(), configuration);
                 let is_written = !maintenance.read_only.enabled;
                 bucket.reach(&backend, is_written, wait).await?;

@@ -60,6 +60,11 @@ pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(Cow<'s
             "has no effect: content comes from this server, because it is not in a bucket",
         ),
         (
+            is_without_bucket && storage.cache.is_on(),
+            "storage.cache",
+            "has no effect: it is for a bucket, and the storage is none",
+        ),
+        (
             redirect.disable == Some(true)
                 && storage
                     .s3

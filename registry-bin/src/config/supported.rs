@@ -35,6 +35,9 @@ pub(crate) const OURS: &[&str] = &[
     "quotas",
     "retention",
     "scrub",
+    "storage.cache.folder",
+    "storage.cache.maxage",
+    "storage.cache.size",
     "storage.maintenance.uploadpurging.maxopen",
     "storage.redirect.minimumsize",
     "storage.redirect.networks",
@@ -49,8 +52,12 @@ pub(crate) const OURS: &[&str] = &[
 pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("redis", "records need no cache beside the storage"),
     (
-        "storage.cache",
-        "records are cached exactly, in memory of a fixed size",
+        "storage.cache.blobdescriptor",
+        "what is known of a blob is in its records",
+    ),
+    (
+        "storage.cache.blobdescriptorsize",
+        "what is known of a blob is in its records",
     ),
     ("storage.tag", "each tag has a record, so none is searched for"),
     ("storage.filesystem.maxthreads", "the number of threads is fixed"),

@@ -168,6 +168,9 @@ fn claims(loaded: &Loaded) -> Vec<Claim> {
     if let Some(folder) = &configuration.backup.folder {
         claims.add_key("backup.folder", folder, Use::Shares);
     }
+    if let Some(folder) = &configuration.storage.cache.folder {
+        claims.add_key("storage.cache.folder", folder, Use::Owns);
+    }
     if http.net == Network::Unix {
         claims.add_key("http.addr", Path::new(&http.addr), Use::Writes);
     }

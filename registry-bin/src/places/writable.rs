@@ -48,6 +48,7 @@ pub(crate) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
         }
     }
     results.push(check_backups(configuration));
+    results.push(check_cache(configuration));
     results
 }
 
@@ -103,12 +104,33 @@ pub(crate) fn check_backups(configuration: &Configuration) -> Result<(), Failure
     ) {
         return Ok(());
     }
-    let checked = match folder.metadata() {
+    let message = format!("cannot make backups in {}", folder.display());
+    check_made_folder(folder).map_err(|cause| Failure::of("backup.folder", message).because(cause))
+}
+
+/// Checks that the blobs of a bucket can be kept in their folder.
+fn check_cache(configuration: &Configuration) -> Result<(), Failure> {
+    let storage = &configuration.storage;
+    match (&storage.cache.folder, StorageLocation::of(storage)) {
+        (Some(folder), Ok(StorageLocation::Bucket(_))) => {
+            check_made_folder(folder).map_err(|cause| cannot_cache(folder).because(cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the failure of a folder in which no blobs can be kept.
+pub(crate) fn cannot_cache(folder: &Path) -> Failure {
+    let message = format!("cannot keep blobs in {}", folder.display());
+    Failure::of("storage.cache.folder", message)
+}
+
+/// Checks that a folder can be written, or made if it is missing.
+fn check_made_folder(folder: &Path) -> io::Result<()> {
+    match folder.metadata() {
         Ok(_) => check_folder(folder),
         Err(_) => check_made(folder),
-    };
-    let message = format!("cannot make backups in {}", folder.display());
-    checked.map_err(|cause| Failure::of("backup.folder", message).because(cause))
+    }
 }
 
 /// Checks that a store can be opened or created in a folder.

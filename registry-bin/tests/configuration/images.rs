@@ -66,7 +66,7 @@ fn the_files_of_the_images_are_good_as_they_are() {
         let output = run(&["config", "check", "config.yml"], file, &[]);
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{output:?}");
-        let expected = "It listens on :5000 and stores in /var/lib/registry.\nstorage.cache has no effect: ";
+        let expected = "It listens on :5000 and stores in /var/lib/registry.\nstorage.cache.blobdescriptor has no effect: ";
         assert!(report.contains(expected), "{report}");
     }
 }
@@ -107,5 +107,5 @@ fn the_file_of_registry_3_starts_with_its_metrics() {
     assert_eq!(Request::new(address, "GET", "/debug/health").send().status, 200);
     let notices = log.lines().filter(|line| line.contains("no effect"));
     assert_eq!(notices.count(), 1, "{log}");
-    assert!(log.contains("storage.cache, storage.tag"), "{log}");
+    assert!(log.contains("storage.cache.blobdescriptor, storage.tag"), "{log}");
 }

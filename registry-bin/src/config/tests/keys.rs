@@ -137,6 +137,7 @@ storage:
     singlewriter: true
     redirectendpoint: 'https://j'
   redirect: {disable: false, networks: [10.0.0.0/8], minimumsize: 64KiB}
+  cache: {folder: /cache, size: 1GiB, maxage: 10s}
 auth:
   htpasswd: {realm: Registry, path: /users}
 ",

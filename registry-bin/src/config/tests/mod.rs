@@ -590,7 +590,7 @@ fn flags_go_before_variables() {
 fn what_has_no_effect_is_named() {
     let text = "version: 0.1\nredis:\n  addrs: [a:6379]\nhttp:\n  secret: x\nstorage:\n  inmemory:\n  cache:\n    layerinfo: redis\n";
     let (_, tree, _) = try_load(Some(text), &[]).unwrap();
-    assert_eq!(without_effect(&tree), ["redis", "storage.cache"]);
+    assert_eq!(without_effect(&tree), ["redis", "storage.cache.blobdescriptor"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `storage`: where everything is kept.
 
 mod azure;
+mod cache;
 mod gcs;
 mod redirect;
 mod s3;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::azure::Azure;
 #[cfg(feature = "azure")]
 pub(crate) use self::azure::AzureCredentialKind;
+pub(crate) use self::cache::Cache;
 pub(crate) use self::gcs::Gcs;
 pub(crate) use self::redirect::Redirect;
 pub(crate) use self::s3::S3;
@@ -41,7 +43,7 @@ pub(crate) struct Storage {
     pub(crate) delete: Delete,
     /// Whether clients are sent to the bucket for blobs.
     pub(crate) redirect: Redirect,
-    /// What distribution remembers of blobs. Ours keeps that in its records.
+    /// What a server keeps of a bucket, so that it need not ask for it again.
     pub(crate) cache: Cache,
     /// How distribution looks for tags. Ours has a record for each.
     pub(crate) tag: Tag,
@@ -67,6 +69,7 @@ impl Storage {
             azure.check(problems);
         }
         self.redirect.check(problems);
+        self.cache.check(problems);
         let purging = &self.maintenance.upload_purging;
         if purging.most_open == 0 {
             problems.add(
@@ -140,18 +143,6 @@ impl Default for Filesystem {
 pub(crate) struct Delete {
     /// Allow deletes.
     pub(crate) enabled: bool,
-}
-
-/// What distribution remembers of blobs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Cache {
-    /// Where blobs are remembered: `inmemory` or `redis`.
-    #[serde(rename = "blobdescriptor")]
-    pub(crate) blob_descriptor: Option<String>,
-    /// How many blobs are remembered.
-    #[serde(rename = "blobdescriptorsize")]
-    pub(crate) blob_descriptor_size: Option<i64>,
 }
 
 /// How distribution looks for tags.
