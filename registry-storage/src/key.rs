@@ -414,7 +414,7 @@ impl Key {
     /// Returns what comes after `prefix`, with the split of long names undone; `None` if the key has another prefix.
     #[must_use]
     pub fn after(&self, prefix: &Self) -> Option<String> {
-        Some(self.0.strip_prefix(&*prefix.0)?.replace("/!/", ""))
+        Some(joined(self.0.strip_prefix(&*prefix.0)?))
     }
 
     /// All records of all repositories except their blobs.
@@ -470,20 +470,42 @@ fn slashed(digest: &Digest) -> String {
     format!("{algorithm}/{encoded}")
 }
 
-/// A name whose components above 200 bytes are split by `/!/`, because a file name has at most 255 bytes and some
-/// stores map keys to files. No name contains `!`, so the split can be undone.
+/// A name whose components above 200 bytes are split, because a file name has at most 255 bytes and some stores map keys to
+/// files. What comes after 200 bytes of a component is in a folder of its own, so that keys have the order of names: first
+/// that the name ends (`!`), then `-` and `.`, then `/`, then all else. No name contains these marks, so the split can be undone.
 struct Split<'a>(&'a str);
+
+/// The most bytes of a component that are kept together.
+const TOGETHER: usize = 200;
+
+const BEFORE_SLASH: &str = "/(/";
+const SLASH: &str = "/+/";
+const AFTER_SLASH: &str = "/=/";
 
 impl fmt::Display for Split<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, component) in self.0.split('/').enumerate() {
-            let (first, rest) = component.split_at_checked(200).unwrap_or((component, ""));
-            let separator = if at == 0 { "" } else { "/" };
+        let mut separator = "";
+        for component in self.0.split('/') {
+            let (first, rest) = component.split_at_checked(TOGETHER).unwrap_or((component, ""));
             write!(f, "{separator}{first}")?;
-            if !rest.is_empty() {
-                write!(f, "/!/{rest}")?;
-            }
+            separator = match rest.chars().next() {
+                None if first.len() == TOGETHER => SLASH,
+                None => "/",
+                Some(next) => {
+                    let mark = if next < '/' { BEFORE_SLASH } else { AFTER_SLASH };
+                    write!(f, "{mark}{rest}")?;
+                    "/"
+                }
+            };
         }
         Ok(())
     }
+}
+
+/// Undoes the split of a name.
+pub(crate) fn joined(split: &str) -> String {
+    split
+        .replace(BEFORE_SLASH, "")
+        .replace(AFTER_SLASH, "")
+        .replace(SLASH, "/")
 }

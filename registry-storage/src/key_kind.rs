@@ -3,7 +3,7 @@
 use registry_core::{Digest, RepositoryName, Tag, Timestamp, UploadId};
 use uuid::Uuid;
 
-use crate::key::Key;
+use crate::key::{Key, joined};
 use crate::secret::SecretName;
 
 /// The folders of all records but the [format of the store](Key::registry) and the quarantine, in the order in which a check
@@ -238,9 +238,9 @@ fn blob(rest: &str) -> Option<KeyKind> {
     }
 }
 
-/// Parses what is below the folder of a repository. A long name contains `/!/` too, so the last one counts.
+/// Parses what is below the folder of a repository.
 fn of_repository(rest: &str) -> Option<KeyKind> {
-    let at = rest.rfind("/!/")?;
+    let at = rest.find("/!/")?;
     let repository = name(rest.get(..at)?)?;
     let (folder, rest) = rest.get(at + 3..)?.split_once('/')?;
     match folder {
@@ -310,7 +310,7 @@ fn kept(rest: &str) -> Option<KeyKind> {
 }
 
 fn name(text: &str) -> Option<RepositoryName> {
-    text.replace("/!/", "").parse().ok()
+    joined(text).parse().ok()
 }
 
 fn digest(text: &str) -> Option<Digest> {
@@ -338,6 +338,7 @@ mod tests {
         let component = prop_oneof![
             "[a-z0-9]{1,8}",
             "[a-z]{196,204}",
+            "(a{199}|a{200})([._-]?[a-z0-9]{1,3}){0,2}",
             Just("tags".to_owned()),
             Just("a".repeat(200) + "tags")
         ];
@@ -347,6 +348,15 @@ mod tests {
     }
 
     proptest! {
+        /// Also of a component that is split: what goes on in a folder of its own sorts as what goes on in the name.
+        #[test]
+        fn repositories_have_the_order_of_their_names(one in names(), other in names()) {
+            prop_assert_eq!(Key::repository(&one).cmp(&Key::repository(&other)), one.as_str().cmp(other.as_str()));
+            let is_other = one != other;
+            let record = Key::tag(&other, &"1".parse().unwrap());
+            prop_assert!(!is_other || !record.as_str().starts_with(Key::all_of_repository(&one).as_str()));
+        }
+
         #[test]
         fn every_key_is_read_back(
             repository in names(),

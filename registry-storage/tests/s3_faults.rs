@@ -186,6 +186,24 @@ async fn reading_goes_on_after_more_cuts_than_the_client_retries() {
     assert!(content == whole);
 }
 
+/// rclone breaks off many reads of an object that is being overwritten.
+#[tokio::test]
+async fn a_record_is_read_again_after_more_cuts_than_the_client_retries() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("").unwrap();
+    let key = Key::from_stored("a");
+    let written = value(&"1".repeat(4_000_000));
+    put(&backend, &key, &written, Condition::Absent).await.unwrap();
+    for request in 0..6 {
+        double.faults().fault_after(request, S3Fault::CutBody);
+    }
+    assert_eq!(backend.get(&key).await.unwrap().unwrap().value, written);
+    // But not for ever.
+    double.faults().fault_from_now_on(Some(S3Fault::CutBody));
+    let error = backend.get(&key).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unavailable);
+}
+
 #[tokio::test]
 async fn bytes_shorter_than_their_record_says_are_an_error() {
     let double = S3Double::start().await.unwrap();

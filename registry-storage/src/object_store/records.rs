@@ -14,9 +14,12 @@ use super::error::{convert, failure, is_absent, may_have_happened};
 use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
 
-/// How long to wait, in milliseconds, before each attempt of a write whose condition still holds after it failed, and of
-/// a read that got no version.
+/// How long to wait, in milliseconds, before each attempt of a write whose condition still holds after it failed.
 pub(super) const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
+
+/// How long to wait, in milliseconds, before each attempt of a read that got no version, or not all of the value. rclone breaks
+/// off two of three reads beside an overwrite, and some give `""` as the version.
+const READ_BACK_OFFS: [u64; 6] = [0, 20, 40, 80, 160, 320];
 
 impl ObjectStoreBackend {
     /// Reads a record, with a request that other readers may share.
@@ -46,29 +49,32 @@ impl ObjectStoreBackend {
     pub(super) async fn get_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.settle(key).await;
         let path = self.path(key.as_str())?;
-        for back_off in BACK_OFFS {
+        let mut failure = no_version();
+        for back_off in READ_BACK_OFFS {
             wait(back_off).await;
             let request = async {
                 let result = self.store.get_opts(&path, GetOptions::default()).await?;
                 let object = result.meta.clone();
-                Ok((result.bytes().await?, object))
+                Ok((result.bytes().await, object))
             };
             let (value, object) = match self.run(0, request).await {
                 Ok(read) => read,
                 Err(error) if is_absent(&error) => return Ok(None),
                 Err(error) => return Err(convert(error)),
             };
-            if let Some(version) = to_version(object.e_tag, object.version) {
-                return Ok(Some(VersionedRecord::new(value, version)));
-            }
+            failure = match (value, to_version(object.e_tag, object.version)) {
+                (Ok(value), Some(version)) => return Ok(Some(VersionedRecord::new(value, version))),
+                (Ok(_), None) => no_version(),
+                (Err(error), _) => convert(error),
+            };
         }
-        Err(no_version())
+        Err(failure)
     }
 
     pub(super) async fn stat_record(&self, key: &Key) -> Result<Option<Stat>, Error> {
         self.settle(key).await;
         let path = self.path(key.as_str())?;
-        for back_off in BACK_OFFS {
+        for back_off in READ_BACK_OFFS {
             wait(back_off).await;
             let Some(object) = self.look(&path).await? else {
                 return Ok(None);

@@ -82,6 +82,7 @@ mod access {
 
         /// Deletes an object of the tree. It is no error if there is none.
         pub(crate) async fn delete_tree_object(&self, key: &str) -> Result<(), Error> {
+            self.require_writer()?;
             self.delete_object(&self.path(key)?).await
         }
     }

@@ -156,12 +156,12 @@ pub async fn keeps_special_and_long_keys<B: Backend>(backend: Arc<B>) {
         "registry.json".to_owned(),
         "repositories/a__b---c.d/!/tags/A_b.C-d".to_owned(),
         format!(
-            "repositories/{component}/!/{}/!/tags/{}",
+            "repositories/{component}/=/{}/!/tags/{}",
             "r".repeat(55),
             "t".repeat(128)
         ),
         format!(
-            "blobs/sha512/ab/{}/in/{component}/!/{}!",
+            "blobs/sha512/ab/{}/in/{component}/(/{}!",
             "f".repeat(128),
             "r".repeat(55)
         ),

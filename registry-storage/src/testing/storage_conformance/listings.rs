@@ -128,11 +128,16 @@ pub async fn catalog(storage: Arc<dyn Storage>) {
             .is_empty()
     );
     let long = "l".repeat(255);
-    let names = [
+    // Some stores cannot have a file name for all of such a component.
+    let folder = "m".repeat(200);
+    let beside =
+        ["", "/c", "-b", ".b", "_b", "0", "b", "m", "m/c", "m-b"].map(|end| format!("{folder}{end}"));
+    let mut names = vec![
         "a", "a/b", "a-b", "a.b", "a_b", "a__b", "a--b", "a/b/c", "a/b-c", "aa", "ab", "b", "0", "a0",
         "z9/z", &long,
     ];
-    for name in names {
+    names.extend(beside.iter().map(String::as_str));
+    for name in &names {
         storage
             .put_manifest(&repository(name), manifest("image"))
             .await
@@ -158,6 +163,7 @@ pub async fn catalog(storage: Arc<dyn Storage>) {
     }
     for last in [
         "", "a", "a/", "a-", "A", "a/a", "a/b", "a/bb", "aaa", "l", "m", "z9/z", "z9/zz", "~", "a b",
+        &folder, &beside[1], &beside[2], &beside[6],
     ] {
         let listed = storage.list_repositories(page(Some(last), 1000)).await.unwrap();
         let items: Vec<String> = listed.items.iter().map(ToString::to_string).collect();
