@@ -16,8 +16,11 @@ const LAYERS: [u64; 2] = [6 << 20, 70_000];
 /// How often one copy is tried.
 const MOST_CALLS: u32 = 20;
 /// What skopeo says if a connection broke off, or the registry asks for patience.
-const BROKEN: [&str; 6] = [
+const BROKEN: [&str; 8] = [
     "EOF",
+    // A connection that was kept for the next request, whose server was killed.
+    "server closed idle connection",
+    "transport connection broken",
     "connection refused",
     "connection reset",
     "broken pipe",
