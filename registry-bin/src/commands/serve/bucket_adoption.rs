@@ -30,7 +30,8 @@ pub(super) async fn adopt_bucket(
         return Ok(());
     }
     let has_tree = distribution::has_tree(store).await;
-    if !has_tree.map_err(|cause| failed().because(cause))? && came == Adoption::NotBegun {
+    let is_ours = matches!(came, Adoption::NotBegun | Adoption::OwnContent);
+    if !has_tree.map_err(|cause| failed().because(cause))? && is_ours {
         return Ok(());
     }
     match came {

@@ -42,8 +42,19 @@ pub enum ReleaseError {
     #[error("something of the tree was broken and is not adopted, and would be deleted")]
     Partial,
     /// The tree was written to after its adoption began, and what came would be deleted.
-    #[error("{key} was written at {written}, after the adoption began; adopt again first")]
+    #[error("{key} was written at {written}, after the adoption began; run `adopt --again` first")]
     Newer {
+        /// The link.
+        key: String,
+        /// When it was written, by the clock of the bucket.
+        written: Timestamp,
+    },
+    /// The tree was released before, and the distribution registry wrote to it since.
+    #[error(
+        "{key} was written at {written}, and the tree was released before; copy with a client what the distribution registry has \
+         got since then, and delete it there"
+    )]
+    WrittenSince {
         /// The link.
         key: String,
         /// When it was written, by the clock of the bucket.
@@ -77,12 +88,14 @@ pub async fn release(
     let Some(before) = before.filter(|before| before.finished.is_some()) else {
         return Err(ReleaseError::NotAdopted);
     };
-    if before.released.is_none() {
-        if before.is_partial && !allow_partial {
-            return Err(ReleaseError::Partial);
-        }
-        require_older(store.backend(), before.begun).await?;
-        note(store, &before).await?;
+    let newer = find_newer(store.backend(), before.begun).await?;
+    match (before.released, newer) {
+        // What a release left that was killed is older than the adoption.
+        (Some(_), None) => {}
+        (Some(_), Some((key, written))) => return Err(ReleaseError::WrittenSince { key, written }),
+        (None, _) if before.is_partial && !allow_partial => return Err(ReleaseError::Partial),
+        (None, Some((key, written))) => return Err(ReleaseError::Newer { key, written }),
+        (None, None) => note(store, &before).await?,
     }
     let mut report = ReleaseReport::default();
     delete_links(store.backend(), &mut report, observer).await?;
@@ -90,23 +103,23 @@ pub async fn release(
     Ok(report)
 }
 
-/// Refuses a tree with links that may not have been adopted.
-async fn require_older(backend: &ObjectStoreBackend, begun: Timestamp) -> Result<(), ReleaseError> {
+/// Finds a link that may not have been adopted, and when it was written.
+async fn find_newer(
+    backend: &ObjectStoreBackend,
+    begun: Timestamp,
+) -> Result<Option<(String, Timestamp)>, Error> {
     let mut after: Option<String> = None;
     loop {
         let page = backend
             .list_tree(&links::repositories(), after.as_deref())
             .await?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { return Ok(None) };
         after = Some(last.key.clone());
         let newer = page
             .iter()
             .find(|object| object.written > begun && object.key.ends_with("/link"));
         if let Some(object) = newer {
-            return Err(ReleaseError::Newer {
-                key: backend.whole_key(&object.key),
-                written: object.written,
-            });
+            return Ok(Some((backend.whole_key(&object.key), object.written)));
         }
     }
 }

@@ -2,15 +2,21 @@
 //!
 //! A read must not return what is older than a write that ended before the read began, and a request that is on its way
 //! may have been answered before that write. So a read never joins it: it joins the next one, which begins when the one
-//! on its way has ended. However many readers there are, one request is on its way and one waits.
+//! on its way has ended, or has taken too long. However many readers there are, one request is on its way and one waits.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
+use tokio::time::timeout;
+
+/// How long the next request waits for the one on its way: a connection that is stalled holds up those who share its request, and
+/// nobody else for long.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request. Each of those who wait for it drives it, so none depends on another one's being polled; it ends with the last.
 type Request<T> = Shared<BoxFuture<'static, T>>;
@@ -27,7 +33,7 @@ struct Lines<K, T: Clone> {
 /// The requests for one thing.
 struct Line<T: Clone> {
     running: Option<Numbered<T>>,
-    /// Begins when the running one has ended.
+    /// Begins when the running one has ended, or after [`PATIENCE`].
     next: Option<Numbered<T>>,
 }
 
@@ -84,7 +90,7 @@ impl<K: Clone + Eq + Hash, T: Clone> SharedReads<K, T> {
             // Also what does not begin has a place to give up.
             let place = place;
             if let Some(running) = running {
-                running.await;
+                drop(timeout(PATIENCE, running).await);
                 place.begin();
             }
             request.await
@@ -193,13 +199,13 @@ mod tests {
         }
     }
 
-    /// Polls a request once.
+    /// Polls a request once. A test that never waits would use up the turns that the runtime gives a task.
     fn poll(request: &Request<u64>) -> Option<u64> {
-        request.clone().now_or_never()
+        tokio::task::unconstrained(request.clone()).now_or_never()
     }
 
-    #[test]
-    fn a_read_never_joins_a_request_that_is_on_its_way() {
+    #[tokio::test(start_paused = true)]
+    async fn a_read_never_joins_a_request_that_is_on_its_way() {
         let held = Held::new();
         let first = held.read();
         assert_eq!(poll(&first), None);
@@ -228,8 +234,8 @@ mod tests {
         assert!(held.is_empty());
     }
 
-    #[test]
-    fn a_reader_that_goes_away_fails_no_other() {
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_goes_away_fails_no_other() {
         let held = Held::new();
         let (first, second) = (held.read(), held.read());
         assert_eq!((poll(&first), poll(&second)), (None, None));
@@ -256,10 +262,34 @@ mod tests {
         assert!(held.is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_request_holds_up_only_those_who_share_it() {
+        let held = Held::new();
+        let stalled = held.read();
+        assert_eq!(poll(&stalled), None);
+        held.write();
+        let (second, third) = (held.read(), held.read());
+        assert_eq!((poll(&second), poll(&third)), (None, None));
+        tokio::time::advance(PATIENCE).await;
+        assert_eq!((poll(&second), poll(&third)), (None, None));
+        assert_eq!(held.requests(), 2);
+        held.write();
+        let late = held.read();
+        assert_eq!(poll(&late), None);
+        assert_eq!(held.requests(), 2, "it is not older than the write before it");
+        let answer = held.begun.lock().unwrap().pop().unwrap();
+        answer.send(()).unwrap();
+        assert_eq!((poll(&second), poll(&third)), (Some(1), Some(1)));
+        assert_eq!(poll(&late), None);
+        held.answer_all();
+        assert_eq!((poll(&stalled), poll(&late)), (Some(0), Some(2)));
+        assert!(held.is_empty());
+    }
+
     /// Writers and readers in a random order, with answers and drops in between: no read is older than the last write
     /// before it, and at most one request is on its way.
-    #[test]
-    fn no_order_of_events_makes_a_read_stale() {
+    #[tokio::test(start_paused = true)]
+    async fn no_order_of_events_makes_a_read_stale() {
         let mut random = crate::testing::storage_conformance::Random::new(7);
         for _ in 0..300 {
             let held = Held::new();

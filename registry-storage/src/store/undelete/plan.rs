@@ -272,7 +272,8 @@ impl<'a, B: Backend> Planner<'a, B> {
             .cloned()
             .collect();
         let looks = unknown.into_iter().map(|digest| async move {
-            match store.open_blob(repository, &digest).await {
+            // A read for clients may be answered by a cache that still has what the bucket lost.
+            match store.stat_blob(repository, &digest).await {
                 Ok(_) => Ok((digest, true)),
                 Err(error) if error.code() == ErrorCode::BlobUnknown => Ok((digest, false)),
                 Err(error) => Err(error),
