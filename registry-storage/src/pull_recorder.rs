@@ -62,7 +62,7 @@ impl PullRecorder {
         Self { pulls, task }
     }
 
-    /// Returns a storage whose pulls are recorded: each answered `get_manifest`, and each `stat_manifest` of a tag, with which
+    /// Returns a storage whose pulls are recorded: each answered `pull_manifest`, and each `stat_manifest` of a tag, with which
     /// clients that have the manifest resolve the tag. If no policy asks for them, this is `storage` itself.
     #[must_use]
     pub fn observe(&self, storage: Arc<dyn Storage>) -> Arc<dyn Storage> {
@@ -323,8 +323,8 @@ struct ObservedPulls<S: ?Sized> {
 
 /// Calls the inner storage, and notes which manifest was pulled.
 macro_rules! observed {
-    ($self:ident.get_manifest($repository:expr, $reference:expr)) => {{
-        let found = $self.inner.get_manifest($repository, $reference).await;
+    ($self:ident.pull_manifest($repository:expr, $reference:expr)) => {{
+        let found = $self.inner.pull_manifest($repository, $reference).await;
         if let Ok(manifest) = &found {
             $self.pulls.note($repository, &manifest.digest);
         }

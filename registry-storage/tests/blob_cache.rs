@@ -8,18 +8,19 @@ mod support;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use registry_core::ErrorCode;
-use registry_core::storage::BlobStorage as _;
+use registry_core::storage::{BlobStorage as _, ManifestStorage as _, RestoreTag};
 use registry_storage::object_store::{BlobCache, BlobCacheError};
 use registry_storage::testing::S3Double;
 use registry_storage::testing::small_disk::SmallDisk;
-use registry_storage::{ObjectStoreBackend, Store};
-use support::images::{digest, name, push_blob};
+use registry_storage::{ObjectStoreBackend, Store, StoreOptions, SystemClock};
+use support::images::{digest, name, push_blob, push_image, tag};
 
 /// More than what is kept in a record.
 const LARGE: usize = 3_000_000;
@@ -120,7 +121,7 @@ async fn open(
 }
 
 async fn read(store: &Store<ObjectStoreBackend>, content: &[u8]) -> Vec<u8> {
-    let blob = store.open_blob(&name("app"), &digest(content)).await.unwrap();
+    let blob = store.pull_blob(&name("app"), &digest(content)).await.unwrap();
     read_range(&blob, 0, blob.size).await
 }
 
@@ -159,7 +160,7 @@ async fn a_blob_is_fetched_once_by_however_many_clients_and_outlives_the_process
     let content = layer(0);
     let blob = setting
         .store
-        .open_blob(&name("app"), &digest(&content))
+        .pull_blob(&name("app"), &digest(&content))
         .await
         .unwrap();
     for (start, end) in [(0, 1), (LARGE - 5, LARGE), (70_000, 2_000_000)] {
@@ -173,7 +174,7 @@ async fn a_client_may_still_be_sent_to_the_bucket_but_not_for_what_is_lost_there
     let setting = Setting::new(1, 1 << 30).await;
     let blob = setting
         .store
-        .open_blob(&name("app"), &digest(&layer(0)))
+        .pull_blob(&name("app"), &digest(&layer(0)))
         .await
         .unwrap();
     assert!(blob.content.signed_url().await.is_some());
@@ -189,7 +190,7 @@ async fn a_client_may_still_be_sent_to_the_bucket_but_not_for_what_is_lost_there
     setting.double.lose("bytes/");
     let blob = setting
         .store
-        .open_blob(&name("app"), &digest(&layer(0)))
+        .pull_blob(&name("app"), &digest(&layer(0)))
         .await
         .unwrap();
     assert!(blob.content.signed_url().await.is_none());
@@ -206,11 +207,11 @@ async fn a_deleted_blob_is_not_served_although_it_is_in_the_cache() {
         .delete_blob(&repository, &digest, None)
         .await
         .unwrap();
-    let refused = setting.store.open_blob(&repository, &digest).await.unwrap_err();
+    let refused = setting.store.pull_blob(&repository, &digest).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::BlobUnknown);
     let other = setting
         .store
-        .open_blob(&name("other"), &digest)
+        .pull_blob(&name("other"), &digest)
         .await
         .unwrap_err();
     assert_eq!(other.code(), ErrorCode::BlobUnknown);
@@ -324,4 +325,28 @@ async fn two_processes_cannot_have_one_folder() {
     let refused = open(&setting.double, setting.folder.path(), 1 << 30).await;
     assert!(matches!(refused, Err(BlobCacheError::InUse)));
     setting.reopen(1 << 30).await.pull(0).await;
+}
+
+/// What the folder still has is no reason to restore what the bucket lost.
+#[tokio::test]
+async fn what_only_the_folder_has_is_not_restored() {
+    let double = S3Double::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = BlobCache::open(folder.path(), 1 << 30).await.unwrap();
+    let backend = double.backend("").unwrap().with_blob_cache(cache);
+    let options = StoreOptions {
+        keep_deleted: Duration::from_hours(24),
+        ..StoreOptions::default()
+    };
+    let backend = backend.with_record_age(Duration::from_hours(1));
+    let store = Store::with_options(Arc::new(backend), Arc::new(SystemClock), options);
+    let image = push_image(&store, "app", Some("1"), 1, LARGE).await;
+    assert!(read(&store, &image.layer).await == image.layer);
+    wait_for("the file", || fs::read_dir(folder.path().join("blobs")).unwrap().count() == 1).await;
+    let repository = name("app");
+    store.delete_tag(&repository, &tag("1")).await.unwrap();
+    double.lose("bytes/");
+    assert!(read(&store, &image.layer).await == image.layer);
+    let refused = store.restore_tag(&repository, RestoreTag::new(tag("1"))).await;
+    assert_eq!(refused.unwrap_err().code(), ErrorCode::ManifestBlobUnknown);
 }

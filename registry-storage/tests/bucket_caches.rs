@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use registry_core::storage::{BlobStorage as _, ManifestStorage as _};
+use registry_core::storage::{BlobStorage as _, ManifestStorage as _, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, Reference};
 use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
+use registry_storage::copy::{CopyOptions, copy};
 use registry_storage::{ObjectStoreBackend, Store};
 use support::images::{Image, digest, name, push_image, tag};
 
@@ -23,7 +24,7 @@ const LARGE: usize = 3_000_000;
 
 async fn read(store: &Store<ObjectStoreBackend>, repository: &str, content: &[u8]) -> Vec<u8> {
     let blob = store
-        .open_blob(&name(repository), &digest(content))
+        .pull_blob(&name(repository), &digest(content))
         .await
         .unwrap();
     let mut stream = blob.content.read(0..blob.size);
@@ -36,7 +37,7 @@ async fn read(store: &Store<ObjectStoreBackend>, repository: &str, content: &[u8
 
 async fn pull(store: &Store<ObjectStoreBackend>, repository: &str, at: &str, image: &Image) {
     let reference = Reference::Tag(tag(at));
-    let manifest = store.get_manifest(&name(repository), &reference).await.unwrap();
+    let manifest = store.pull_manifest(&name(repository), &reference).await.unwrap();
     assert_eq!(manifest.digest, image.digest);
     assert!(read(store, repository, &image.layer).await == image.layer);
 }
@@ -77,7 +78,7 @@ async fn a_shared_read_sees_what_was_written_before_it_began() {
             let (reader, expected) = (Arc::clone(&reader), image.digest.clone());
             readers.spawn(async move {
                 let reference = Reference::Tag(tag("1"));
-                let found = reader.get_manifest(&name("app"), &reference).await;
+                let found = reader.pull_manifest(&name("app"), &reference).await;
                 (seed, expected, found)
             });
         }
@@ -104,7 +105,7 @@ async fn a_request_that_fails_fails_those_who_share_it_and_no_later_one() {
     double.faults().fault_from_now_on(Some(S3Fault::Status(403)));
     let reference = Reference::Tag(tag("1"));
     let repository = name("app");
-    let reads = (0..64).map(|_| store.get_manifest(&repository, &reference));
+    let reads = (0..64).map(|_| store.pull_manifest(&repository, &reference));
     drop(double.faults().take_seen());
     let failed = join_all(reads).await;
     assert!(failed.iter().all(Result::is_err));
@@ -121,7 +122,7 @@ async fn pair(double: &S3Double) -> (Store<ObjectStoreBackend>, Store<ObjectStor
 }
 
 async fn tagged(store: &Store<ObjectStoreBackend>, at: &str) -> Result<Digest, Error> {
-    let found = store.get_manifest(&name("app"), &Reference::Tag(tag(at))).await;
+    let found = store.pull_manifest(&name("app"), &Reference::Tag(tag(at))).await;
     found.map(|manifest| manifest.digest)
 }
 
@@ -173,13 +174,73 @@ async fn what_a_registry_writes_itself_it_sees_at_once() {
     pull(&aged, "app", "1", &image).await;
     let (repository, layer) = (name("app"), digest(&image.layer));
     aged.delete_blob(&repository, &layer, None).await.unwrap();
-    let refused = aged.open_blob(&repository, &layer).await.unwrap_err();
+    let refused = aged.pull_blob(&repository, &layer).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::BlobUnknown);
     aged.delete_manifest(&repository, &image.digest, None, None)
         .await
         .unwrap();
     for reference in [Reference::Tag(tag("1")), Reference::Digest(image.digest)] {
-        let refused = aged.get_manifest(&repository, &reference).await.unwrap_err();
+        let refused = aged.pull_manifest(&repository, &reference).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::ManifestUnknown);
     }
+}
+
+/// What decides about a write, a copy or an event is never older than what another registry wrote.
+#[tokio::test]
+async fn only_pulls_are_answered_from_memory() {
+    let double = S3Double::start().await.unwrap();
+    let (fresh, aged) = pair(&double).await;
+    let first = push_image(&fresh, "app", Some("1"), 1, LARGE).await;
+    pull(&aged, "app", "1", &first).await;
+    let second = push_image(&fresh, "app", Some("1"), 2, 10).await;
+    let (repository, layer) = (name("app"), digest(&first.layer));
+    fresh.delete_blob(&repository, &layer, None).await.unwrap();
+    fresh
+        .delete_manifest(&repository, &first.digest, None, None)
+        .await
+        .unwrap();
+    // A client that pulls still gets what was there.
+    pull(&aged, "app", "1", &first).await;
+
+    let by_tag = Reference::Tag(tag("1"));
+    let read = aged.get_manifest(&repository, &by_tag).await.unwrap();
+    assert_eq!(read.digest, second.digest);
+    // That brought the answer of the next pull up to date.
+    assert_eq!(tagged(&aged, "1").await.unwrap(), second.digest);
+    let by_digest = Reference::Digest(first.digest.clone());
+    let unknown = aged.get_manifest(&repository, &by_digest).await.unwrap_err();
+    assert_eq!(unknown.code(), ErrorCode::ManifestUnknown);
+    let unknown = aged.open_blob(&repository, &layer).await.unwrap_err();
+    assert_eq!(unknown.code(), ErrorCode::BlobUnknown);
+}
+
+#[tokio::test]
+async fn a_copy_takes_the_newest_tags_and_compares_with_the_newest() {
+    let double = S3Double::start().await.unwrap();
+    let (fresh, aged) = pair(&double).await;
+    let other = Store::new(ObjectStoreBackend::memory());
+    let first = push_image(&fresh, "app", Some("1"), 1, 10).await;
+    pull(&aged, "app", "1", &first).await;
+    let second = push_image(&fresh, "app", Some("1"), 2, 10).await;
+    // From here.
+    copy(&aged, &other, &CopyOptions::new(), &()).await.unwrap();
+    assert_eq!(tagged(&other, "1").await.unwrap(), second.digest);
+    // To here, where the tag is not what it was a moment ago.
+    pull(&aged, "app", "1", &second).await;
+    push_image(&fresh, "app", Some("1"), 1, 10).await;
+    let report = copy(&other, &aged, &CopyOptions::new(), &()).await.unwrap();
+    assert_eq!((report.tags, report.tags_there), (1, 0));
+    assert_eq!(tagged(&fresh, "1").await.unwrap(), second.digest);
+}
+
+#[tokio::test]
+async fn an_immutable_tag_that_is_gone_keeps_no_repository() {
+    let double = S3Double::start().await.unwrap();
+    let (fresh, aged) = pair(&double).await;
+    let image = push_image(&fresh, "app", Some("1"), 1, 10).await;
+    pull(&aged, "app", "1", &image).await;
+    double.lose("repositories/app/!/manifests/");
+    let all: TagFilter = Arc::new(|_| true);
+    let deleted = aged.delete_all(&name("app"), Some(all)).await.unwrap();
+    assert!(deleted.is_gone);
 }

@@ -64,7 +64,7 @@ impl<B: Backend> World<B> {
         let storage = recorder.observe(Arc::clone(&self.store) as _);
         for reference in references {
             let pulled = if by_get {
-                storage.get_manifest(&name("a"), reference).await
+                storage.pull_manifest(&name("a"), reference).await
             } else {
                 storage.stat_manifest(&name("a"), reference).await
             };
@@ -192,7 +192,7 @@ async fn nothing_goes_while_pulls_are_not_recorded<B: Backend>(world: World<B>) 
     // A server without such a policy serves, so pulls are missed.
     let off = PullRecorder::start(Arc::clone(&world.store) as _, Arc::default(), DAY);
     let storage = off.observe(Arc::clone(&world.store) as _);
-    storage.get_manifest(&name("a"), &by_tag("v1")).await.unwrap();
+    storage.pull_manifest(&name("a"), &by_tag("v1")).await.unwrap();
     off.shutdown().await;
     world.store.end_recording_pulls().await.unwrap();
     assert_eq!(world.record().await, None);
@@ -245,7 +245,7 @@ async fn with_other_repositories_recording_begins_anew<B: Backend>(world: World<
     push_image(world.storage(), "a", Some("v1"), 1, 100).await;
     world.clock.advance(20 * DAY);
     let storage = recorder.observe(Arc::clone(&world.store) as _);
-    storage.get_manifest(&name("a"), &by_tag("v1")).await.unwrap();
+    storage.pull_manifest(&name("a"), &by_tag("v1")).await.unwrap();
     recorder.shutdown().await;
     assert_eq!(world.record().await, None, "no policy asks for it");
     assert_eq!(world.kept_tags().await, ["v1"]);
@@ -279,7 +279,7 @@ async fn of_two_processes_the_newest_pull_counts<B: Backend>(world: World<B>) {
     ];
     for (at, tag) in tags.iter().enumerate() {
         let storage = recorders[at % 4].observe(Arc::clone(&world.store) as _);
-        storage.get_manifest(&name("a"), &by_tag(tag)).await.unwrap();
+        storage.pull_manifest(&name("a"), &by_tag(tag)).await.unwrap();
     }
     world.clock.advance(DAY);
     let [a, b, c, d] = &recorders;
@@ -353,7 +353,7 @@ async fn a_pull_counts_before_it_is_written<B: Backend>(world: World<B>) {
     push_image(world.storage(), "a", Some("v1"), 1, 100).await;
     world.clock.advance(20 * DAY);
     for reference in [by_tag("v1"), by_digest(&untagged)] {
-        storage.get_manifest(&name("a"), &reference).await.unwrap();
+        storage.pull_manifest(&name("a"), &reference).await.unwrap();
     }
     assert_eq!(world.record().await, None);
     let report = world.retain().await;
@@ -371,7 +371,7 @@ async fn a_pull_of_what_came_back_counts<B: Backend>(world: World<B>) {
         let image = push_image(world.storage(), "a", None, 2, 100).await;
         let pull = async || {
             storage
-                .get_manifest(&name("a"), &by_digest(&image))
+                .pull_manifest(&name("a"), &by_digest(&image))
                 .await
                 .unwrap();
             server.flush().await.unwrap();

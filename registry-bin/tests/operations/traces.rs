@@ -161,7 +161,7 @@ fn each_request_is_a_span_of_its_callers_trace() {
         .iter()
         .find(|span| span.parent == get.id)
         .expect("the storage was called");
-    assert_eq!((&*call.name, &*call.trace), ("get_manifest", TRACE));
+    assert_eq!((&*call.name, &*call.trace), ("pull_manifest", TRACE));
     assert_eq!(call.attribute("registry.storage.driver"), Some("filesystem"));
     // A parent that is not recorded has no children; one that is none begins a trace.
     assert!(

@@ -22,7 +22,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         range: Option<&RangeHeader>,
         if_none_match: Option<&EntityTags>,
     ) -> Result<Response, Error> {
-        let blob = self.storage.open_blob(repository, digest).await?;
+        let blob = self.storage.pull_blob(repository, digest).await?;
         let response = Response::blob(repository, digest, &blob, range, if_none_match);
         // Not for several ranges: S3 and others ignore those, and send all of the blob.
         let sends_one_piece = matches!(response.body, ResponseBody::Blob { .. });

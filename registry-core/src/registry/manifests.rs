@@ -101,12 +101,12 @@ impl<S: ?Sized + Storage> Registry<S> {
         principal: &Principal,
         pull: Pull<'_>,
     ) -> Result<Response, Error> {
-        let manifest = self.storage.get_manifest(pull.repository, pull.reference).await?;
+        let manifest = self.storage.pull_manifest(pull.repository, pull.reference).await?;
         if !pull.depends_on_accept(&manifest) {
             return Ok(self.manifest_response(&pull, manifest));
         }
         let manifest = match self.default_image(principal, &pull, &manifest)? {
-            Some(image) => self.storage.get_manifest(pull.repository, &image).await?,
+            Some(image) => self.storage.pull_manifest(pull.repository, &image).await?,
             None => manifest,
         };
         Ok(self

@@ -59,6 +59,17 @@ pub trait BlobStorage: Send + Sync + 'static {
     /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown).
     async fn open_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error>;
 
+    /// Opens a blob for a client that pulls it, as [`open_blob`](Self::open_blob) does, which is the default.
+    ///
+    /// This and [`pull_manifest`](super::ManifestStorage::pull_manifest) are the only methods whose answer may be older than the last
+    /// effect, if the storage is configured to keep answers or content for a while. So nothing else may follow from it than what the client is sent.
+    ///
+    /// # Errors
+    /// Those of [`open_blob`](Self::open_blob).
+    async fn pull_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
+        self.open_blob(repository, digest).await
+    }
+
     /// Lets `to` read a blob that `from` may read, without copying it; returns `false` if `from` does not have it.
     ///
     /// The caller has checked the right to read in `from`.

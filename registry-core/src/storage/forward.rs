@@ -66,6 +66,14 @@ macro_rules! forward_storage {
                 $call!(self.open_blob(repository, digest))
             }
 
+            async fn pull_blob(
+                &self,
+                repository: &$crate::RepositoryName,
+                digest: &$crate::Digest,
+            ) -> ::core::result::Result<$crate::storage::Blob, $crate::Error> {
+                $call!(self.pull_blob(repository, digest))
+            }
+
             async fn mount_blob(
                 &self,
                 from: &$crate::RepositoryName,
@@ -156,6 +164,14 @@ macro_rules! forward_storage {
                 reference: &$crate::Reference,
             ) -> ::core::result::Result<$crate::storage::Manifest, $crate::Error> {
                 $call!(self.get_manifest(repository, reference))
+            }
+
+            async fn pull_manifest(
+                &self,
+                repository: &$crate::RepositoryName,
+                reference: &$crate::Reference,
+            ) -> ::core::result::Result<$crate::storage::Manifest, $crate::Error> {
+                $call!(self.pull_manifest(repository, reference))
             }
 
             async fn stat_manifest(

@@ -132,6 +132,21 @@ pub trait ManifestStorage: Send + Sync + 'static {
         reference: &Reference,
     ) -> Result<Manifest, Error>;
 
+    /// Returns a manifest to a client that pulls it, as [`get_manifest`](Self::get_manifest) does, which is the default.
+    ///
+    /// This and [`pull_blob`](super::BlobStorage::pull_blob) are the only methods whose answer may be older than the last effect, if
+    /// the storage is configured to keep answers for a while. So nothing else may follow from it than what the client is sent.
+    ///
+    /// # Errors
+    /// Those of [`get_manifest`](Self::get_manifest).
+    async fn pull_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Manifest, Error> {
+        self.get_manifest(repository, reference).await
+    }
+
     /// Returns a manifest by tag or digest as [`get_manifest`](Self::get_manifest) does, and keeps it from collection
     /// for a grace period.
     ///

@@ -29,7 +29,8 @@ pub use self::uploads::{Body, UploadKey, UploadStorage};
 /// [`forward_storage`](crate::forward_storage).
 ///
 /// **Atomicity.** For readers, each method takes effect whole or not at all: nothing half-written is ever visible.
-/// **Order.** The effect of a method is seen by every method that begins after it returned, in any process.
+/// **Order.** The effect of a method is seen by every method that begins after it returned, in any process, except for
+/// [`pull_manifest`](ManifestStorage::pull_manifest) and [`pull_blob`](BlobStorage::pull_blob).
 /// **Durability.** What returned `Ok` survives whatever the storage promises to survive; on a disk and a bucket that is
 /// a loss of power. Progress of an upload may be lost, its committed blob may not. **Cancel safety.** Every future may
 /// be dropped at any point: its effect then happened whole or not at all, or, for an upload, the session is at an

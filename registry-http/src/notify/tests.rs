@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use registry_core::event::EventTarget;
 use registry_core::storage::Manifest;
-use registry_core::{Algorithm, Digest, MediaType, Registry};
+use registry_core::{Algorithm, Digest, MediaType, Registry, forward_storage};
 use registry_storage::outbox::OutboxLimits;
 use registry_storage::{ObjectStoreBackend, Store};
 use serde_json::{Value, json};
@@ -562,7 +562,8 @@ async fn a_kill_between_the_commit_and_the_outbox_loses_no_event() {
 
             let receiver = Receiver::start(|_| 200).await;
             let notifier = start(vec![receiver.endpoint()], open());
-            notifier.recover(Arc::clone(&storage) as Arc<dyn Storage>).await;
+            let storage: Arc<dyn Storage> = Arc::new(NobodyPulls(storage));
+            notifier.recover(Arc::clone(&storage)).await;
             notifier.shutdown(Duration::from_secs(10)).await;
             let told = receiver.bodies();
             let expected = usize::from(when == Killed::After);
@@ -578,6 +579,26 @@ async fn a_kill_between_the_commit_and_the_outbox_loses_no_event() {
         }
     }
 }
+
+/// A storage that nobody may read as a client that pulls does: such an answer may be older than what an event is about.
+#[derive(Debug)]
+struct NobodyPulls<S>(Arc<S>);
+
+macro_rules! not_pulled {
+    ($self:ident.pull_manifest($($argument:expr),*)) => {{
+        drop(($($argument),*));
+        panic!("an old answer may decide")
+    }};
+    ($self:ident.pull_blob($($argument:expr),*)) => {{
+        drop(($($argument),*));
+        panic!("an old answer may decide")
+    }};
+    ($self:ident.$method:ident($($argument:expr),*)) => { $self.0.$method($($argument),*).await };
+}
+
+forward_storage!(
+    BlobStorage, UploadStorage, ManifestStorage, ListStorage for [S: Storage] NobodyPulls<S> => not_pulled
+);
 
 #[tokio::test]
 async fn what_is_refused_leaves_no_intent_and_what_is_done_one_event() {

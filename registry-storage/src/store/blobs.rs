@@ -25,6 +25,8 @@ enum Purpose {
     Stat,
     /// To read it.
     Open,
+    /// To send it to a client, from wherever that is cheapest.
+    Pull,
 }
 
 #[async_trait]
@@ -37,10 +39,14 @@ impl<B: Backend> BlobStorage for Store<B> {
     }
 
     async fn open_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
+        self.find_blob(repository, digest, Purpose::Open).await
+    }
+
+    async fn pull_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
         if let Some(blob) = self.recall_blob(repository, digest).await? {
             return Ok(blob);
         }
-        self.find_blob(repository, digest, Purpose::Open).await
+        self.find_blob(repository, digest, Purpose::Pull).await
     }
 
     async fn mount_blob(
@@ -83,7 +89,7 @@ impl<B: Backend> Store<B> {
             return Ok(None);
         };
         if granted.bytes.is_some() {
-            return self.open_content(digest, &granted, Purpose::Open).await;
+            return self.open_content(digest, &granted, Purpose::Pull).await;
         }
         let Some(blob) = recall::<BlobRecord>(&*self.backend, &Key::blob(digest))? else {
             return Ok(None);
@@ -153,7 +159,8 @@ impl<B: Backend> Store<B> {
         let size = bytes.size;
         let content = match (&bytes.bytes, purpose) {
             (Some(name), Purpose::Stat) => self.backend.open_bytes(name, Expect::SizeNow(size)).await?,
-            (Some(name), Purpose::Open) => self.backend.open_blob(digest, name, size).await?,
+            (Some(name), Purpose::Open) => self.backend.open_bytes(name, Expect::Size(size)).await?,
+            (Some(name), Purpose::Pull) => self.backend.open_blob(digest, name, size).await?,
             (None, _) => self.inline_content(digest).await?,
         };
         Ok(content.map(|content| Blob { size, content }))

@@ -25,6 +25,14 @@ impl<B: Backend> ManifestStorage for Store<B> {
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<Manifest, Error> {
+        self.read_manifest(repository, reference, false).await
+    }
+
+    async fn pull_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Manifest, Error> {
         if let Some(manifest) = self.recall_manifest(repository, reference).await? {
             return Ok(manifest);
         }

@@ -114,6 +114,11 @@ impl BlobStorage for Tiny {
         })
     }
 
+    async fn pull_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
+        self.note("pull");
+        self.open_blob(repository, digest).await
+    }
+
     async fn mount_blob(
         &self,
         from: &RepositoryName,
@@ -232,6 +237,15 @@ impl ManifestStorage for Tiny {
             media_type: MediaType::OCI_INDEX.parse()?,
             bytes: Bytes::from_static(INDEX),
         })
+    }
+
+    async fn pull_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Manifest, Error> {
+        self.note("pull");
+        self.get_manifest(repository, reference).await
     }
 
     async fn stat_manifest(

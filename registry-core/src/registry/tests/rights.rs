@@ -85,6 +85,30 @@ fn head_is_get_without_the_body() {
     }
 }
 
+/// The storage may have kept the answer for a client that pulls, which must decide nothing else.
+#[test]
+fn only_a_get_reads_as_a_client_that_pulls() {
+    let manifest = format!("/v2/a/manifests/{}", Digest::of(Algorithm::Sha256, INDEX));
+    let blob = format!("/v2/a/blobs/{}", hello());
+    for (method, target, pulls) in [
+        ("GET", "/v2/a/manifests/v1", true),
+        ("GET", &manifest, true),
+        ("GET", &blob, true),
+        ("HEAD", "/v2/a/manifests/v1", false),
+        ("HEAD", &blob, false),
+        ("DELETE", "/v2/a/manifests/v1", false),
+        ("DELETE", &manifest, false),
+        ("DELETE", &blob, false),
+        ("POST", "/v2/a/_registry/tags/restore?tag=v1", false),
+    ] {
+        let registry = registry(Tiny::default()).with_events();
+        send(&registry, method, target, &[], &[]);
+        let log = registry.storage.log();
+        assert!(!log.is_empty());
+        assert_eq!(log.contains("pull"), pulls, "{method} {target}: {log}");
+    }
+}
+
 #[test]
 fn each_further_tag_needs_the_right_to_push_it() {
     let is_protected = |operation: &Operation<'_>| {

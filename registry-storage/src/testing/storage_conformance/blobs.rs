@@ -56,7 +56,7 @@ pub async fn ranges(storage: Arc<dyn Storage>) {
     for size in [10, SMALL + 1, PART + 1] {
         let content = content(7, size);
         let digest = push_blob(&*storage, &repository, &content).await;
-        let blob = storage.open_blob(&repository, &digest).await.unwrap();
+        let blob = storage.pull_blob(&repository, &digest).await.unwrap();
         for (start, end) in [
             (0, 1),
             (3, 3),
@@ -134,7 +134,7 @@ pub async fn delete_while_open(storage: Arc<dyn Storage>) {
     for size in [3, PART + 1] {
         let content = content(4, size);
         let digest = push_blob(&*storage, &repository, &content).await;
-        let blob = storage.open_blob(&repository, &digest).await.unwrap();
+        let blob = storage.pull_blob(&repository, &digest).await.unwrap();
         storage.delete_blob(&repository, &digest, None).await.unwrap();
         let mut read = BytesMut::new();
         let mut stream = blob.content.read(0..blob.size);

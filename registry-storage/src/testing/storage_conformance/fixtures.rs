@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
 use registry_core::storage::ChildKind;
-use registry_core::storage::{Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, UploadKey};
+use registry_core::storage::{Blob, Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, UploadKey};
 use registry_core::{
     Algorithm, Annotations, Descriptor, Digest, Error, ErrorCode, Hasher, MediaType, Reference,
     RepositoryName, Storage, Tag,
@@ -123,13 +123,19 @@ pub(super) async fn push_blob(storage: &dyn Storage, repository: &RepositoryName
     try_push_blob(storage, repository, content).await.unwrap()
 }
 
-/// Reads a whole blob and checks its size.
+/// Reads a whole blob, as a client that pulls it and otherwise, and checks its size.
 pub(super) async fn read_blob(
     storage: &dyn Storage,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Bytes, Error> {
-    let blob = storage.open_blob(repository, digest).await?;
+    let pulled = read_content(storage.pull_blob(repository, digest).await?).await?;
+    let read = read_content(storage.open_blob(repository, digest).await?).await?;
+    assert!(pulled == read, "a client that pulls {digest} gets other bytes");
+    Ok(read)
+}
+
+async fn read_content(blob: Blob) -> Result<Bytes, Error> {
     let mut read = BytesMut::new();
     let mut stream = blob.content.read(0..blob.size);
     while let Some(chunk) = stream.next().await {
@@ -169,10 +175,12 @@ pub(super) async fn assert_no_blob(storage: &dyn Storage, repository: &Repositor
         storage.stat_blob(repository, digest).await,
         ErrorCode::BlobUnknown,
     );
-    assert_code(
+    for opened in [
         storage.open_blob(repository, digest).await,
-        ErrorCode::BlobUnknown,
-    );
+        storage.pull_blob(repository, digest).await,
+    ] {
+        assert_code(opened, ErrorCode::BlobUnknown);
+    }
 }
 
 #[track_caller]

@@ -48,6 +48,7 @@ async fn assert_manifest(
     expected: &Manifest,
 ) {
     assert!(storage.get_manifest(repository, reference).await.unwrap() == *expected);
+    assert!(storage.pull_manifest(repository, reference).await.unwrap() == *expected);
     assert!(storage.stat_manifest(repository, reference).await.unwrap() == *expected);
 }
 
@@ -60,10 +61,12 @@ pub async fn unknown_manifest(storage: Arc<dyn Storage>) {
     for other in ["b", "a/b", "aa"] {
         let other = repository(other);
         for reference in [&by_digest, &reference(&tag("v1"))] {
-            assert_code(
+            for read in [
                 storage.get_manifest(&other, reference).await,
-                ErrorCode::NameUnknown,
-            );
+                storage.pull_manifest(&other, reference).await,
+            ] {
+                assert_code(read, ErrorCode::NameUnknown);
+            }
             assert_code(
                 storage.stat_manifest(&other, reference).await,
                 ErrorCode::NameUnknown,
