@@ -342,7 +342,10 @@ async fn what_only_the_folder_has_is_not_restored() {
     let store = Store::with_options(Arc::new(backend), Arc::new(SystemClock), options);
     let image = push_image(&store, "app", Some("1"), 1, LARGE).await;
     assert!(read(&store, &image.layer).await == image.layer);
-    wait_for("the file", || fs::read_dir(folder.path().join("blobs")).unwrap().count() == 1).await;
+    wait_for("the file", || {
+        fs::read_dir(folder.path().join("blobs")).unwrap().count() == 1
+    })
+    .await;
     let repository = name("app");
     store.delete_tag(&repository, &tag("1")).await.unwrap();
     double.lose("bytes/");

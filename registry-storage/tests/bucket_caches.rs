@@ -13,9 +13,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use registry_core::storage::{BlobStorage as _, ManifestStorage as _, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, Reference};
+use registry_storage::copy::{CopyOptions, copy};
 use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
-use registry_storage::copy::{CopyOptions, copy};
 use registry_storage::{ObjectStoreBackend, Store};
 use support::images::{Image, digest, name, push_image, tag};
 

@@ -101,7 +101,10 @@ impl<S: ?Sized + Storage> Registry<S> {
         principal: &Principal,
         pull: Pull<'_>,
     ) -> Result<Response, Error> {
-        let manifest = self.storage.pull_manifest(pull.repository, pull.reference).await?;
+        let manifest = self
+            .storage
+            .pull_manifest(pull.repository, pull.reference)
+            .await?;
         if !pull.depends_on_accept(&manifest) {
             return Ok(self.manifest_response(&pull, manifest));
         }

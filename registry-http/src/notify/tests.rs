@@ -585,14 +585,8 @@ async fn a_kill_between_the_commit_and_the_outbox_loses_no_event() {
 struct NobodyPulls<S>(Arc<S>);
 
 macro_rules! not_pulled {
-    ($self:ident.pull_manifest($($argument:expr),*)) => {{
-        drop(($($argument),*));
-        panic!("an old answer may decide")
-    }};
-    ($self:ident.pull_blob($($argument:expr),*)) => {{
-        drop(($($argument),*));
-        panic!("an old answer may decide")
-    }};
+    ($self:ident.pull_manifest($($argument:expr),*)) => { panic!("{:?} may be old", ($($argument),*)) };
+    ($self:ident.pull_blob($($argument:expr),*)) => { panic!("{:?} may be old", ($($argument),*)) };
     ($self:ident.$method:ident($($argument:expr),*)) => { $self.0.$method($($argument),*).await };
 }
 

@@ -4,7 +4,9 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
 use registry_core::storage::ChildKind;
-use registry_core::storage::{Blob, Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, UploadKey};
+use registry_core::storage::{
+    Blob, Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, UploadKey,
+};
 use registry_core::{
     Algorithm, Annotations, Descriptor, Digest, Error, ErrorCode, Hasher, MediaType, Reference,
     RepositoryName, Storage, Tag,
