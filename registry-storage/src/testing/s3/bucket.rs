@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::{Bound, Range};
 
 use bytes::{Bytes, BytesMut};
+use registry_core::Timestamp;
 
 /// The smallest size of a part that is not the last.
 const SMALLEST_PART: usize = 5 * 1024 * 1024;
@@ -15,13 +16,30 @@ const MOST_KEYS: usize = 1000;
 /// The maximum number of parts of an upload.
 const MOST_PARTS: u32 = 10_000;
 
+/// The beginning of 2025.
+const FIRST_MOMENT: Timestamp = Timestamp(1_735_689_600_000);
+
 /// Objects and uploads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bucket {
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<String, Upload>,
     uploads_begun: u64,
     writes: u64,
+    /// The time that objects get which are written. It goes on only if a test says so.
+    pub(super) now: Timestamp,
+}
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+            uploads_begun: 0,
+            writes: 0,
+            now: FIRST_MOMENT,
+        }
+    }
 }
 
 /// The content of an object, in the pieces in which it came: completing an upload takes as long for a large one as for a
@@ -35,6 +53,7 @@ pub(super) struct Object {
     pub(super) tag: String,
     /// Which write it is; 0 is a part. Google Cloud Storage compares it, and not the entity tag.
     pub(super) generation: u64,
+    pub(super) written: Timestamp,
 }
 
 #[derive(Debug)]
@@ -96,6 +115,7 @@ impl Bucket {
     fn insert(&mut self, key: &str, mut object: Object) -> Object {
         self.writes += 1;
         object.generation = self.writes;
+        object.written = self.now;
         self.objects.insert(key.to_owned(), object.clone());
         object
     }
@@ -178,6 +198,7 @@ impl Bucket {
             content: Content(pieces),
             tag: format!("\"{:016x}-{}\"", hasher.finish(), list.len()),
             generation: 0,
+            written: self.now,
         };
         self.uploads.remove(id);
         Ok(self.insert(key, object))
@@ -247,6 +268,7 @@ impl Object {
             tag: format!("\"{:016x}{:016x}\"", hasher.finish(), content.len()),
             content: Content(vec![content]),
             generation: 0,
+            written: FIRST_MOMENT,
         }
     }
 }

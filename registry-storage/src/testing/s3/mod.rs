@@ -130,6 +130,12 @@ impl S3Double {
         debug_assert!(put.is_ok(), "a write without a condition is never refused");
     }
 
+    /// Lets time pass for the bucket, by whose clock objects get the time of their writing. The clock stands still otherwise.
+    pub fn pass(&self, time: Duration) {
+        let mut bucket = self.state.bucket();
+        bucket.now.0 += u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    }
+
     /// Deletes the objects whose keys begin with `prefix`, without a request.
     pub fn lose(&self, prefix: &str) {
         let mut bucket = self.state.bucket();

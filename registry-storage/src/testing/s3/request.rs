@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use registry_core::Timestamp;
 
 use super::bucket::{Listing, Refusal, WriteCondition};
 use super::xml::{escape, texts, unescape};
@@ -46,8 +47,8 @@ pub(super) async fn serve(state: Arc<S3State>, request: Request<Incoming>) -> io
     match fault {
         Some(S3Fault::LoseAnswer) => Err(io::Error::other("the answer is lost")),
         Some(S3Fault::LieAboutFailure) => Ok(whole(refuse((500, code_of(500))))),
-        Some(S3Fault::CutBody) => Ok(cut(answer).await),
         _ if head.method == Method::HEAD => Ok(answer.map(|_| Empty::new().map_err(|e| match e {}).boxed())),
+        Some(S3Fault::CutBody) => Ok(cut(answer).await),
         _ => Ok(whole(answer)),
     }
 }
@@ -60,7 +61,10 @@ fn page() -> Sent {
         HeaderValue::from_static("text/html; charset=utf-8"),
     );
     fields.insert("etag", HeaderValue::from_static("\"page\""));
-    fields.insert("last-modified", HeaderValue::from_static(DATE));
+    fields.insert(
+        "last-modified",
+        HeaderValue::from_static("Wed, 01 Jan 2025 00:00:00 GMT"),
+    );
     whole(answer)
 }
 
@@ -142,12 +146,16 @@ fn answer(
             let response = Response::builder()
                 .header("etag", &object.tag)
                 .header(GENERATION, object.generation)
-                .header("last-modified", DATE)
+                .header("last-modified", http_date(object.written))
                 .header("accept-ranges", "bytes")
                 .header(
                     "content-type",
                     shown_type.as_deref().unwrap_or("binary/octet-stream"),
                 );
+            if head.method == Method::HEAD {
+                let head = response.header("content-length", object.content.len());
+                return finish(head.body(Full::default()));
+            }
             finish(match requested_range(&head.headers, object.content.len())? {
                 None => response
                     .header("content-length", object.content.len())
@@ -254,16 +262,32 @@ fn take_signature(
     Ok(query.remove("response-content-type"))
 }
 
-/// The time at which all objects were written.
-const DATE: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
+/// Writes a time as HTTP does.
+fn http_date(time: Timestamp) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    // The first day of 1970 was a Thursday.
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    let (year, month, day) = time.date();
+    let month = MONTHS[usize::try_from(month).unwrap_or_default() - 1];
+    let weekday = DAYS[usize::try_from(time.0 / 86_400_000 % 7).unwrap_or_default()];
+    let seconds = time.0 / 1000;
+    let (hour, minute) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!(
+        "{weekday}, {day:02} {month} {year} {hour:02}:{minute:02}:{:02} GMT",
+        seconds % 60
+    )
+}
 
 fn list_document(listing: &Listing) -> String {
     let mut document = String::from("<ListBucketResult>");
     for (key, object) in &listing.objects {
         document += &format!(
-            "<Contents><Key>{}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified><ETag>{}</ETag>\
+            "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>{}</ETag>\
              <Size>{}</Size><StorageClass>STANDARD</StorageClass></Contents>",
             escape(key),
+            object.written,
             escape(&object.tag),
             object.content.len()
         );
