@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Serve a registry until SIGTERM or SIGINT.
     Serve(Serve),
-    /// Take over a folder of the distribution registry (registry:2) without copying; `serve` does so by itself.
+    /// Take over the data of the distribution registry (registry:2) where it is; `serve` does so by itself.
     Adopt(Adopt),
     /// Export images as files that other programs read.
     Export(Export),

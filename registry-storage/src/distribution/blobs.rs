@@ -52,22 +52,14 @@ pub(super) fn check(
 ) -> Result<BlobContent, Defect> {
     let path = tree.data(&link.target);
     let failed = |cause: io::Error| match cause.kind() {
-        io::ErrorKind::NotFound => Defect::MissingContent {
-            repository: repository.clone(),
-            digest: link.digest.clone(),
-        },
+        io::ErrorKind::NotFound => missing(repository, link),
         _ => unreadable(&path, cause),
     };
     // Opened in any case: content that cannot be read here could not be served there either.
     let mut file = tree.open(&path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
     let algorithm = link.digest.algorithm().unwrap_or_default();
-    let corrupt = |found, size| Defect::CorruptContent {
-        repository: repository.clone(),
-        digest: link.digest.clone(),
-        found,
-        size,
-    };
+    let corrupt = |found, size| corrupt(repository, link, found, size);
     if size <= INLINE_BYTES as u64 {
         let mut content = Vec::new();
         let limit = INLINE_BYTES as u64 + 1;
@@ -88,6 +80,24 @@ pub(super) fn check(
         }
     }
     Ok(BlobContent::File(path, size))
+}
+
+/// The defect of content that is not there.
+pub(super) fn missing(repository: &RepositoryName, link: &Link) -> Defect {
+    Defect::MissingContent {
+        repository: repository.clone(),
+        digest: link.digest.clone(),
+    }
+}
+
+/// The defect of content that has another digest and this size.
+pub(super) fn corrupt(repository: &RepositoryName, link: &Link, found: Digest, size: u64) -> Defect {
+    Defect::CorruptContent {
+        repository: repository.clone(),
+        digest: link.digest.clone(),
+        found,
+        size,
+    }
 }
 
 fn hash_file(file: &mut File, algorithm: Algorithm, progress: &AtomicU64) -> io::Result<(Digest, u64)> {

@@ -26,6 +26,7 @@ pub(super) async fn read<B: Backend>(store: &Store<B>) -> Result<Option<Adoption
 pub(super) fn begun(now: Timestamp) -> AdoptionRecord {
     AdoptionRecord {
         begun: now,
+        begun_in_bucket: None,
         finished: None,
         newest: None,
         changed: None,
@@ -45,6 +46,7 @@ pub(super) fn finished(
 ) -> AdoptionRecord {
     AdoptionRecord {
         begun,
+        begun_in_bucket: None,
         finished: Some(now),
         newest: Some(looked.newest),
         // What changed in the same moment has the same time, and comes to be seen as well.

@@ -15,6 +15,8 @@ pub(super) fn data(digest: &Digest) -> String {
 #[cfg(all(feature = "filesystem", unix))]
 mod access {
     use bytes::Bytes;
+    use futures_core::Stream;
+    use futures_util::stream;
     use object_store::GetOptions;
     use object_store::path::Path;
     use registry_core::{Error, Timestamp};
@@ -56,6 +58,23 @@ mod access {
                 }
             });
             Ok(objects.collect())
+        }
+
+        /// Lists all pages of [`list_tree`](Self::list_tree).
+        pub(crate) fn tree_pages(
+            &self,
+            prefix: String,
+        ) -> impl Stream<Item = Result<Vec<TreeObject>, Error>> + use<'_> {
+            stream::try_unfold(None, move |after: Option<String>| {
+                let prefix = prefix.clone();
+                async move {
+                    let page = self.list_tree(&prefix, after.as_deref()).await?;
+                    Ok(page
+                        .last()
+                        .map(|last| last.key.clone())
+                        .map(|last| (page, Some(last))))
+                }
+            })
         }
 
         /// Reads an object as a whole; `None` if it does not exist. The caller knows that it is small.

@@ -13,6 +13,9 @@ use crate::chain::State;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AdoptionRecord {
     pub(crate) begun: Timestamp,
+    /// When it began by the clock of the bucket, which dates the objects of a tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) begun_in_bucket: Option<Timestamp>,
     /// `None` while it is in progress, or if its process died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) finished: Option<Timestamp>,

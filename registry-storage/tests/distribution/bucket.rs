@@ -14,11 +14,12 @@ use registry_storage::distribution::{
 };
 use registry_storage::testing::{ManualClock, Observed, S3Double};
 use registry_storage::{
-    CollectOptions, Maintenance as _, MaintenanceObserver, ObjectStoreBackend, Store, StoreOptions,
+    CollectOptions, Maintenance as _, MaintenanceObserver, ObjectStoreBackend, Step, Store, StoreOptions,
     SweepOptions,
 };
 use tokio::sync::Notify;
 
+use crate::exports::put_manifest;
 use crate::fixture::{
     Defects, LARGE, Old, SMALL, content, expect_sound, get, image, index, name, read, repositories, sha256,
     tag, tags,
@@ -45,15 +46,28 @@ impl Bucket {
             let key = path.strip_prefix(old.root.path()).unwrap().to_str().unwrap();
             self.double.put(&format!("{ROOT}/{key}"), content.into());
         }
+        // What comes next is written later.
+        self.double.pass(Duration::from_secs(1));
+    }
+
+    /// Puts the link of a layer as the distribution registry does now.
+    fn put_link(&self, repository: &str, content: &[u8]) {
+        let digest = sha256(content);
+        let (folder, encoded) = (format!("{ROOT}/docker/registry/v2"), digest.parts().1);
+        let link = format!("{folder}/repositories/{repository}/_layers/sha256/{encoded}/link");
+        self.double.put(&link, digest.to_string().into());
+        let data = format!("{folder}/blobs/sha256/{}/{encoded}/data", &encoded[..2]);
+        self.double.put(&data, content.to_vec().into());
     }
 
     fn store(&self) -> Store<ObjectStoreBackend> {
         Store::new(self.double.backend(ROOT).unwrap())
     }
 
-    /// A store whose clock stands in 2023, or so.
-    fn early_store(&self) -> Store<ObjectStoreBackend> {
+    /// A store whose clock stands at a time after some day of 2023: that of the bucket says 2025.
+    fn store_at(&self, time: Duration) -> Store<ObjectStoreBackend> {
         let clock = Arc::new(ManualClock::default());
+        clock.advance(time);
         let backend = Arc::new(self.double.backend(ROOT).unwrap());
         Store::with_options(backend, clock, StoreOptions::default())
     }
@@ -172,14 +186,18 @@ async fn what_came_since_is_adopted_again_and_the_newer_tag_wins() {
     adopt(&store).await;
     let second = old.push_image("app", "v2", 2);
     let moved = old.push_image("app", "v1", 3);
+    old.push_image("app", "own", 4);
     bucket.put_all(&old);
+    // By the clock of this machine, which is years later.
+    let own = image(&content(5, SMALL), &[], "");
+    put_manifest(&store, "app", "own", &own).await;
     let again = AdoptOptions::new().again(true);
     let report = adopt_in_place(&store, &again, &()).await.unwrap();
-    assert_eq!((report.manifests, report.blobs), (2, 6));
+    assert_eq!((report.manifests, report.blobs), (3, 9));
     assert_eq!(get(&store, "app", "v2").await.unwrap().bytes, second);
-    // The double dates all objects alike, so the tag here is not older.
-    assert_eq!((report.tags, report.kept_tags), (1, 1));
-    assert_ne!(get(&store, "app", "v1").await.unwrap().bytes, moved);
+    assert_eq!((report.tags, report.kept_tags), (2, 1));
+    assert_eq!(get(&store, "app", "v1").await.unwrap().bytes, moved);
+    assert_eq!(get(&store, "app", "own").await.unwrap().bytes, own);
 }
 
 #[tokio::test]
@@ -394,6 +412,7 @@ async fn two_replicas_may_adopt_at_once() {
 }
 
 /// Waits in the middle of an adoption.
+#[derive(Default)]
 struct Pause {
     reports: AtomicUsize,
     reached: Notify,
@@ -412,10 +431,7 @@ async fn a_replica_that_starts_beside_an_adoption_takes_it_for_one() {
     let old = images();
     let bucket = Bucket::of(&old).await;
     let (one, other) = (bucket.store(), bucket.store());
-    let pause = Pause {
-        reports: AtomicUsize::new(0),
-        reached: Notify::new(),
-    };
+    let pause = Pause::default();
     let options = AdoptOptions::new();
     tokio::select! {
         _ = adopt_in_place(&one, &options, &pause) => panic!("it was to be dropped"),
@@ -488,15 +504,129 @@ async fn a_release_loses_nothing_that_was_not_adopted() {
     let store = bucket.store();
     let refused = release(&store, false, &()).await;
     assert!(matches!(refused, Err(ReleaseError::NotAdopted)), "{refused:?}");
-    // The double dates all objects in 2025, which is after this adoption.
-    let early = bucket.early_store();
-    adopt(&early).await;
-    let refused = release(&early, false, &()).await;
-    assert!(matches!(refused, Err(ReleaseError::Newer { .. })), "{refused:?}");
-    let again = AdoptOptions::new().again(true);
-    adopt_in_place(&store, &again, &()).await.unwrap();
-    release(&store, false, &()).await.unwrap();
-    expect_images(&store).await;
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+    for time in [Duration::ZERO, 4 * YEAR] {
+        let bucket = Bucket::of(&old).await;
+        let store = bucket.store_at(time);
+        adopt(&store).await;
+        // In the same second, so nobody knows whether the adoption saw it.
+        bucket.put_link("late", b"pushed to the distribution registry");
+        let refused = release(&store, false, &()).await;
+        assert!(matches!(refused, Err(ReleaseError::Newer { .. })), "{refused:?}");
+        bucket.double.pass(Duration::from_secs(1));
+        let again = AdoptOptions::new().again(true);
+        adopt_in_place(&store, &again, &()).await.unwrap();
+        release(&store, false, &()).await.unwrap();
+        expect_images(&store).await;
+    }
+}
+
+/// A distribution registry that is not stopped pushes during a release.
+struct Pushes<'b>(&'b Bucket, &'static str);
+
+impl MaintenanceObserver for Pushes<'_> {
+    fn step(&self, step: Step, _: u64, _: Option<u64>) {
+        if step == Step::Links {
+            self.0.put_link(self.1, b"pushed meanwhile");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_release_deletes_nothing_that_comes_meanwhile() {
+    let old = images();
+    for repository in ["aaa", "zzz"] {
+        let bucket = Bucket::of(&old).await;
+        let store = bucket.store();
+        adopt(&store).await;
+        for _ in 0..2 {
+            let refused = release(&store, false, &Pushes(&bucket, repository)).await;
+            assert!(
+                matches!(refused, Err(ReleaseError::WrittenSince { .. })),
+                "{refused:?}"
+            );
+            let content = bucket.content_in_tree();
+            assert!(content.contains(&sha256(b"pushed meanwhile")), "{content:?}");
+            let links: Vec<_> = bucket
+                .tree()
+                .into_keys()
+                .filter(|key| key.ends_with("/link"))
+                .collect();
+            assert_eq!(links.len(), 1, "{links:?}");
+        }
+        expect_images(&store).await;
+    }
+}
+
+/// Waits once something broken was found.
+struct FoundBroken(Notify);
+
+impl MaintenanceObserver for FoundBroken {
+    fn adopted(&self, report: &AdoptReport) {
+        if !report.defects.is_empty() {
+            self.0.notify_one();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_one_of_two_replicas_left_out_forbids_a_release() {
+    let bucket = Bucket::of(&images()).await;
+    let lost = sha256(&layers(0)[0]);
+    let key = format!("{ROOT}/docker/registry/v2/blobs/sha256/{}", &lost.parts().1[..2]);
+    let before = bucket.double.objects();
+    bucket.double.lose(&key);
+    let (one, other) = (bucket.store(), bucket.store());
+    let found = FoundBroken(Notify::new());
+    let options = AdoptOptions::new();
+    let mut slow = std::pin::pin!(adopt_in_place(&one, &options, &found));
+    tokio::select! {
+        biased;
+        () = found.0.notified() => {}
+        adopted = &mut slow => panic!("{adopted:?}"),
+    }
+    for (key, content) in before.into_iter().filter(|(found, _)| found.starts_with(&key)) {
+        bucket.double.put(&key, content);
+    }
+    let (report, _) = adopt(&other).await;
+    assert!(report.defects.is_empty(), "{:?}", report.defects);
+    slow.await.unwrap();
+    let refused = release(&other, false, &()).await;
+    assert!(matches!(refused, Err(ReleaseError::Partial)), "{refused:?}");
+}
+
+/// The adoption of a replica that was slow does not end the one that began since.
+#[tokio::test]
+async fn a_slow_adoption_finishes_no_later_one() {
+    let old = images();
+    let bucket = Bucket::of(&old).await;
+    let (one, other) = (
+        bucket.store_at(Duration::ZERO),
+        bucket.store_at(Duration::from_secs(1)),
+    );
+    let pause = Pause::default();
+    let options = AdoptOptions::new();
+    let mut slow = std::pin::pin!(adopt_in_place(&one, &options, &pause));
+    tokio::select! {
+        biased;
+        () = pause.reached.notified() => {}
+        adopted = &mut slow => panic!("{adopted:?}"),
+    }
+    adopt(&other).await;
+    old.push_image("aaa", "v1", 9);
+    bucket.put_all(&old);
+    let (again, next) = (AdoptOptions::new().again(true), Pause::default());
+    let mut later = std::pin::pin!(adopt_in_place(&other, &again, &next));
+    tokio::select! {
+        biased;
+        () = next.reached.notified() => {}
+        adopted = &mut later => panic!("{adopted:?}"),
+    }
+    slow.await.unwrap();
+    let refused = release(&one, false, &()).await;
+    assert!(matches!(refused, Err(ReleaseError::NotAdopted)), "{refused:?}");
+    later.await.unwrap();
+    release(&one, false, &()).await.unwrap();
 }
 
 /// A replica stops at any request of its adoption. Meanwhile another one finishes it, everything is deleted, and the tree is
@@ -523,7 +653,10 @@ async fn nothing_of_a_released_tree_is_named() {
                 break;
             }
         }
-        adopt(&one).await;
+        // Its last request may have been the one that finishes it.
+        if !matches!(adoption(&one).await.unwrap(), Adoption::Finished(_)) {
+            adopt(&one).await;
+        }
         for seed in 0..IMAGES {
             let repository = name(&format!("app/{seed}"));
             let digest = sha256(&manifest(seed));

@@ -29,7 +29,7 @@ async fn push<S: registry_core::Storage>(store: &S, repository: &str, digest: &D
     store.commit_upload(&upload, digest).await.unwrap();
 }
 
-async fn put_manifest<S: registry_core::Storage>(
+pub(crate) async fn put_manifest<S: registry_core::Storage>(
     store: &S,
     repository: &str,
     text: &str,

@@ -26,8 +26,9 @@ pub(super) fn split(key: &str) -> Option<(&str, &str)> {
     Some((key.get(..at)?, key.get(at + 1..)?))
 }
 
-/// Returns the digest of content by its key, which is below [`blobs`].
-pub(super) fn digest_of_content(key: &str) -> Option<Digest> {
+/// Returns the digest of content, if an object is content.
+pub(super) fn digest_of_content(object: &TreeObject) -> Option<Digest> {
+    let key = object.key.strip_prefix(&blobs())?;
     let mut parts = key.strip_suffix("/data")?.split('/');
     let (algorithm, first, encoded) = (parts.next()?, parts.next()?, parts.next()?);
     let digest: Digest = format!("{algorithm}:{encoded}").parse().ok()?;
@@ -154,6 +155,8 @@ pub(super) fn folder(name: &RepositoryName) -> String {
 
 #[cfg(test)]
 mod tests {
+    use registry_core::Timestamp;
+
     use super::*;
 
     #[test]
@@ -174,7 +177,14 @@ mod tests {
     #[test]
     fn content_is_known_by_its_key() {
         let hex = "ab".repeat(32);
-        let digest = digest_of_content(&format!("sha256/ab/{hex}/data"));
+        let digest_of = |key: &str| {
+            digest_of_content(&TreeObject {
+                key: key.to_owned(),
+                size: 0,
+                written: Timestamp(0),
+            })
+        };
+        let digest = digest_of(&format!("docker/registry/v2/blobs/sha256/ab/{hex}/data"));
         assert_eq!(
             digest.map(|digest| digest.to_string()),
             Some(format!("sha256:{hex}"))
@@ -185,7 +195,8 @@ mod tests {
             format!("md5/ab/{hex}/data"),
             format!("sha256/ab/{hex}/more/data"),
         ] {
-            assert_eq!(digest_of_content(&key), None, "{key}");
+            let key = format!("docker/registry/v2/blobs/{key}");
+            assert_eq!(digest_of(&key), None, "{key}");
         }
     }
 }

@@ -13,11 +13,12 @@ use super::record;
 use super::report::AdoptReport;
 use super::run::{Nowhere, Run, Sink};
 use super::survey::Survey;
+use crate::key::Key;
 use crate::object_store::ObjectStoreBackend;
 use crate::observer::MaintenanceObserver;
 use crate::record::{AdoptionRecord, Stamp};
 use crate::store::Store;
-use registry_core::Error;
+use registry_core::{Error, ErrorCode, Timestamp};
 use std::collections::BTreeSet;
 
 /// Returns whether there is a tree of the distribution registry beside a store, in the same folder of the bucket.
@@ -47,11 +48,11 @@ pub async fn adopt_in_place(
     observer: &dyn MaintenanceObserver,
 ) -> Result<AdoptReport, AdoptError> {
     let _running = store.adopting().ok_or(AdoptError::Running)?;
-    begin(store, options).await?;
+    let begun = begin(store, options).await?;
     let tree = BucketTree(store.backend());
     let mut run = Run::new(&tree, Sink::Store(store), options, observer);
     let report = run.all().await?;
-    finish(store, !report.defects.is_empty()).await?;
+    finish(store, begun, !report.defects.is_empty()).await?;
     Ok(report)
 }
 
@@ -76,35 +77,61 @@ pub async fn survey_in_place(
     Ok(run.into_survey())
 }
 
-async fn begin(store: &Store<ObjectStoreBackend>, options: &AdoptOptions) -> Result<(), AdoptError> {
+/// Notes that an adoption begins, or joins the one that another process is at, and returns when it began.
+async fn begin(store: &Store<ObjectStoreBackend>, options: &AdoptOptions) -> Result<Timestamp, AdoptError> {
     let is_mixed = adoption(store).await? == Adoption::OwnContent;
-    record::change(store, |before| {
-        let begun = match before {
-            None if is_mixed && !options.again => return Err(AdoptError::OwnContent),
-            None => record::begun(store.now()),
-            Some(AdoptionRecord {
-                released: Some(when), ..
-            }) => return Err(AdoptError::Released(when)),
-            Some(AdoptionRecord {
-                finished: Some(when), ..
-            }) if !options.again => return Err(AdoptError::Finished(when)),
-            // Another process is at it, or was.
-            Some(AdoptionRecord { finished: None, .. }) => return Ok(None),
-            Some(_) => record::begun(store.now()),
-        };
-        Ok(Some(begun))
+    record::change(store, |before| match before {
+        None if is_mixed && !options.again => Err(AdoptError::OwnContent),
+        Some(AdoptionRecord {
+            released: Some(when), ..
+        }) => Err(AdoptError::Released(when)),
+        // Another process is at it, or was.
+        Some(AdoptionRecord { finished: None, .. }) => Ok(None),
+        Some(AdoptionRecord {
+            finished: Some(when), ..
+        }) if !options.again => Err(AdoptError::Finished(when)),
+        None | Some(_) => Ok(Some(record::begun(store.now()))),
     })
-    .await
+    .await?;
+    // What this process lists from now on has all that was written before the bucket dated the record.
+    let dated = record_written(store).await?;
+    let mut begun = Timestamp::default();
+    record::change(store, |before| {
+        let before = before.ok_or(ErrorCode::Unavailable).map_err(Error::from)?;
+        begun = before.begun;
+        let is_later = before.begun_in_bucket.is_some_and(|earlier| earlier <= dated);
+        Ok((!is_later && before.finished.is_none()).then(|| AdoptionRecord {
+            begun_in_bucket: Some(dated),
+            stamp: Stamp::new(store.now()),
+            ..before
+        }))
+    })
+    .await?;
+    Ok(begun)
 }
 
-async fn finish(store: &Store<ObjectStoreBackend>, is_partial: bool) -> Result<(), AdoptError> {
+/// Returns when the record of the adoption was written, by the clock of the bucket.
+async fn record_written(store: &Store<ObjectStoreBackend>) -> Result<Timestamp, AdoptError> {
+    let key = Key::adoption();
+    let found = store.backend().list_tree(key.as_str(), None).await?;
+    let record = found.into_iter().find(|object| object.key == key.as_str());
+    let record = record.ok_or(ErrorCode::Unavailable).map_err(Error::from)?;
+    Ok(record.written)
+}
+
+async fn finish(
+    store: &Store<ObjectStoreBackend>,
+    begun: Timestamp,
+    is_partial: bool,
+) -> Result<(), AdoptError> {
     record::change(store, |before| {
-        // If it is finished, another process had the same to do.
+        // What began since is for another process to finish. So is what was released.
+        let before = before.filter(|before| before.begun == begun && before.released.is_none());
         Ok(before
-            .filter(|before| before.finished.is_none())
+            .filter(|before| before.finished.is_none() || is_partial && !before.is_partial)
             .map(|before| AdoptionRecord {
-                finished: Some(store.now()),
-                is_partial,
+                finished: Some(before.finished.unwrap_or_else(|| store.now())),
+                is_partial: is_partial || before.is_partial,
                 stamp: Stamp::new(store.now()),
                 ..before
             }))

@@ -1,15 +1,16 @@
 //! Giving a tree up: what was adopted becomes the store's alone.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::{Error, Timestamp};
 
 use super::links;
-use super::source::BucketTree;
 use crate::distribution::error::AdoptError;
 use crate::distribution::record;
 use crate::object_store::ObjectStoreBackend;
+use crate::object_store::tree::TreeObject;
 use crate::observer::{MaintenanceObserver, Step};
 use crate::record::{AdoptionRecord, Stamp};
 use crate::store::Store;
@@ -88,7 +89,8 @@ pub async fn release(
     let Some(before) = before.filter(|before| before.finished.is_some()) else {
         return Err(ReleaseError::NotAdopted);
     };
-    let newer = find_newer(store.backend(), before.begun).await?;
+    let begun = before.begun_in_bucket.unwrap_or_default();
+    let newer = find_newer(store.backend(), begun).await?;
     match (before.released, newer) {
         // What a release left that was killed is older than the adoption.
         (Some(_), None) => {}
@@ -98,7 +100,7 @@ pub async fn release(
         (None, None) => note(store, &before).await?,
     }
     let mut report = ReleaseReport::default();
-    delete_links(store.backend(), &mut report, observer).await?;
+    delete_links(store.backend(), begun, &mut report, observer).await?;
     delete_content(store, &mut report, observer).await?;
     Ok(report)
 }
@@ -108,20 +110,19 @@ async fn find_newer(
     backend: &ObjectStoreBackend,
     begun: Timestamp,
 ) -> Result<Option<(String, Timestamp)>, Error> {
-    let mut after: Option<String> = None;
-    loop {
-        let page = backend
-            .list_tree(&links::repositories(), after.as_deref())
-            .await?;
-        let Some(last) = page.last() else { return Ok(None) };
-        after = Some(last.key.clone());
-        let newer = page
-            .iter()
-            .find(|object| object.written > begun && object.key.ends_with("/link"));
-        if let Some(object) = newer {
+    let mut pages = pin!(backend.tree_pages(links::repositories()));
+    while let Some(page) = pages.try_next().await? {
+        if let Some(object) = page.iter().find(|object| is_newer(object, begun)) {
             return Ok(Some((backend.whole_key(&object.key), object.written)));
         }
     }
+    Ok(None)
+}
+
+/// Returns whether an object is a link that was written once the adoption had begun, or in the second before. Some stores date
+/// objects by whole seconds.
+fn is_newer(object: &TreeObject, begun: Timestamp) -> bool {
+    object.key.ends_with("/link") && object.written.0 / 1000 >= begun.0 / 1000
 }
 
 /// Notes the release in the record of the adoption that was looked at. From then on nothing of the tree is named any more.
@@ -143,16 +144,16 @@ async fn note(store: &Store<ObjectStoreBackend>, looked_at: &AdoptionRecord) -> 
 
 async fn delete_links(
     backend: &ObjectStoreBackend,
+    begun: Timestamp,
     report: &mut ReleaseReport,
     observer: &dyn MaintenanceObserver,
-) -> Result<(), Error> {
-    let mut after: Option<String> = None;
-    loop {
-        let page = backend
-            .list_tree(&links::repositories(), after.as_deref())
-            .await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = Some(last.key.clone());
+) -> Result<(), ReleaseError> {
+    let mut pages = pin!(backend.tree_pages(links::repositories()));
+    while let Some(page) = pages.try_next().await? {
+        let page: Vec<_> = page
+            .into_iter()
+            .filter(|object| !is_newer(object, begun))
+            .collect();
         let count = page.len() as u64;
         stream::iter(page)
             .map(|object| async move { backend.delete_tree_object(&object.key).await })
@@ -162,6 +163,11 @@ async fn delete_links(
         report.links += count;
         observer.step(Step::Links, report.links, None);
     }
+    // A distribution registry that still runs may have written since the links were looked at. Its content stays then.
+    match find_newer(backend, begun).await? {
+        Some((key, written)) => Err(ReleaseError::WrittenSince { key, written }),
+        None => Ok(()),
+    }
 }
 
 async fn delete_content(
@@ -169,20 +175,21 @@ async fn delete_content(
     report: &mut ReleaseReport,
     observer: &dyn MaintenanceObserver,
 ) -> Result<(), Error> {
-    let tree = BucketTree(store.backend());
-    let mut after: Option<String> = None;
-    loop {
-        let page = tree.content_after(after.as_deref()).await?;
-        let Some(last) = page.last else { return Ok(()) };
-        let digests: BTreeSet<_> = page.content.iter().map(|(digest, _)| digest.clone()).collect();
+    let backend = store.backend();
+    let prefix = links::blobs();
+    let mut pages = pin!(backend.tree_pages(prefix.clone()));
+    let mut before: Option<String> = None;
+    while let Some(page) = pages.try_next().await? {
+        let digests: BTreeSet<_> = page.iter().filter_map(links::digest_of_content).collect();
         report.deleted += store.delete_unnamed_of_tree(&digests).await?;
-        let left = tree.content_after(after.as_deref()).await?.content;
-        let kept = left.iter().filter(|(digest, _)| digests.contains(digest));
-        for (_, size) in kept {
-            report.kept += 1;
-            report.kept_bytes += size;
+        for object in backend.list_tree(&prefix, before.as_deref()).await? {
+            if links::digest_of_content(&object).is_some_and(|digest| digests.contains(&digest)) {
+                report.kept += 1;
+                report.kept_bytes += object.size;
+            }
         }
         observer.step(Step::Bytes, report.deleted + report.kept, None);
-        after = Some(last);
+        before = page.last().map(|last| last.key.clone());
     }
+    Ok(())
 }

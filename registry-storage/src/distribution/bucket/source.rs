@@ -13,7 +13,7 @@ use super::links::{self, Listed, Place};
 use crate::backend::{Backend as _, Expect};
 use crate::bytes_name::BytesName;
 use crate::distribution::amount::Amount;
-use crate::distribution::blobs::BlobContent;
+use crate::distribution::blobs::{self, BlobContent};
 use crate::distribution::defect::{BrokenLink, Defect};
 use crate::distribution::error::AdoptError;
 use crate::distribution::manifest::{self, StoredManifest};
@@ -43,13 +43,8 @@ impl Source for BucketTree<'_> {
         let prefix = links::repositories();
         let mut found = Repositories::default();
         let mut last = String::new();
-        let mut after = None;
-        loop {
-            let page = self.0.list_tree(&prefix, after.as_deref()).await?;
-            let Some(end) = page.last() else {
-                return Ok(found);
-            };
-            after = Some(end.key.clone());
+        let mut pages = pin!(self.0.tree_pages(prefix.clone()));
+        while let Some(page) = pages.try_next().await? {
             for object in &page {
                 let Some((name, rest)) = object.key.strip_prefix(&prefix).and_then(links::split) else {
                     continue;
@@ -72,6 +67,7 @@ impl Source for BucketTree<'_> {
                 }
             }
         }
+        Ok(found)
     }
 
     async fn count_links(&self, names: Vec<RepositoryName>) -> Result<Vec<(RepositoryName, u64)>, Error> {
@@ -201,62 +197,36 @@ impl Source for BucketTree<'_> {
 
     async fn amount(&self, store: Option<&Store<ObjectStoreBackend>>) -> Result<Amount, Error> {
         let mut amount = Amount::default();
-        let mut after = None;
-        loop {
-            let page = self.content_after(after.as_deref()).await?;
-            let Some(last) = page.last else {
-                return Ok(amount);
-            };
-            after = Some(last);
-            let digests: BTreeSet<Digest> = page.content.iter().map(|(digest, _)| digest.clone()).collect();
+        let mut pages = pin!(self.0.tree_pages(links::blobs()));
+        while let Some(page) = pages.try_next().await? {
+            let content = page.iter();
+            let content: BTreeMap<Digest, u64> = content
+                .filter_map(|object| Some((links::digest_of_content(object)?, object.size)))
+                .collect();
             let stored = match store {
-                Some(store) => store.stored_blobs(&digests).await?,
+                Some(store) => store.stored_blobs(&content.keys().cloned().collect()).await?,
                 None => BTreeSet::new(),
             };
-            for (digest, size) in page.content {
+            for (digest, size) in content {
                 amount.all = amount.all.saturating_add(size);
                 if stored.contains(&digest) {
                     amount.stored = amount.stored.saturating_add(size);
                 }
             }
         }
+        Ok(amount)
     }
-}
-
-/// A page of a listing of content.
-pub(super) struct ContentPage {
-    /// The digests and sizes.
-    pub(super) content: Vec<(Digest, u64)>,
-    /// The last key; `None` at the end.
-    pub(super) last: Option<String>,
 }
 
 impl BucketTree<'_> {
-    /// Lists the content of the tree after a key.
-    pub(super) async fn content_after(&self, after: Option<&str>) -> Result<ContentPage, Error> {
-        let prefix = links::blobs();
-        let page = self.0.list_tree(&prefix, after).await?;
-        let content = page.iter().filter_map(|object| {
-            let digest = links::digest_of_content(object.key.strip_prefix(&prefix)?)?;
-            Some((digest, object.size))
-        });
-        Ok(ContentPage {
-            content: content.collect(),
-            last: page.last().map(|object| object.key.clone()),
-        })
-    }
-
     /// Reads the links of a repository.
     async fn links(&self, name: &RepositoryName) -> Result<RepositoryLinks, Error> {
         let folder = links::folder(name);
         let whole = self.0.whole_key(&folder);
         let prefix = format!("{folder}/_");
         let mut listed = Listed::default();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.0.list_tree(&prefix, after.as_deref()).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
+        let mut pages = pin!(self.0.tree_pages(prefix));
+        while let Some(page) = pages.try_next().await? {
             for object in &page {
                 if let Some(rest) = object.key.get(folder.len() + 1..) {
                     listed.add(&whole, rest, object);
@@ -365,7 +335,7 @@ impl BucketTree<'_> {
         name: &RepositoryName,
         link: &Link,
     ) -> Result<Result<StoredManifest, Defect>, Error> {
-        let missing = || Ok(Err(missing(name, link)));
+        let missing = || Ok(Err(blobs::missing(name, link)));
         let Some((bytes, size)) = self.content(link).await? else {
             return missing();
         };
@@ -397,18 +367,13 @@ impl BucketTree<'_> {
         (verify, read): (bool, &AtomicU64),
     ) -> Result<Result<BlobContent, Defect>, Error> {
         let Some((name, size)) = self.content(link).await? else {
-            return Ok(Err(missing(repository, link)));
+            return Ok(Err(blobs::missing(repository, link)));
         };
         let algorithm = link.digest.algorithm().unwrap_or_default();
-        let corrupt = |found, size| Defect::CorruptContent {
-            repository: repository.clone(),
-            digest: link.digest.clone(),
-            found,
-            size,
-        };
+        let corrupt = |found, size| blobs::corrupt(repository, link, found, size);
         if size <= INLINE_BYTES as u64 {
             let Some(content) = self.0.read_bytes(&name).await? else {
-                return Ok(Err(missing(repository, link)));
+                return Ok(Err(blobs::missing(repository, link)));
             };
             read.fetch_add(size, Ordering::Relaxed);
             let found = Digest::of(algorithm, &content);
@@ -422,7 +387,7 @@ impl BucketTree<'_> {
         if verify || is_doubtful || link.target != link.digest {
             let mut hasher = Hasher::new(algorithm);
             let Some(content) = self.0.open_bytes(&name, Expect::SizeNow(size)).await? else {
-                return Ok(Err(missing(repository, link)));
+                return Ok(Err(blobs::missing(repository, link)));
             };
             let mut content = content.read(0..size);
             while let Some(chunk) = content.try_next().await? {
@@ -472,12 +437,5 @@ impl BucketTree<'_> {
             drop(store.cancel_upload(&upload).await);
         }
         stored
-    }
-}
-
-fn missing(repository: &RepositoryName, link: &Link) -> Defect {
-    Defect::MissingContent {
-        repository: repository.clone(),
-        digest: link.digest.clone(),
     }
 }
