@@ -5,16 +5,17 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use registry_core::Digest;
 use registry_core::storage::ByteStream;
 use tokio::task::spawn_blocking;
 
 use super::disk::Disk;
-use super::fill::{Fill, NewBlob, Room};
+use super::fill::{Fill, Reader, Writer};
 use super::folder::{BlobCacheError, Folder};
 use super::index::{Found, Index};
+use crate::background::Background;
 
 /// A client that begins this many bytes after what has arrived does not wait for it.
 const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
@@ -26,6 +27,9 @@ const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 /// - The first client that reads a blob as a whole fetches it, and it is written while it arrives. Clients that come
 ///   meanwhile read what is written; nobody waits for the end. A range that lies ahead of it comes from the bucket, and so
 ///   does a range of a blob that nobody reads as a whole.
+/// - A fetch is at most 16 MiB ahead of those who read it, and ends with the last of them unless it is nearly done.
+/// - Its files, those that are being written included, have at most the size that was given. Files make room as bytes
+///   arrive, the one that was used least recently first, and none that a client reads.
 /// - If the folder cannot be read or written, content comes from the bucket for a minute, and the log says so once.
 /// - Who may read a blob, and whether it was deleted, is decided before it is looked for here.
 ///
@@ -36,7 +40,7 @@ pub struct BlobCache(Arc<Shared>);
 struct Shared {
     folder: Arc<Folder>,
     disk: Disk,
-    /// Never held over an await, nor while a [`Fill`] is dropped.
+    /// Never held over an await, a call to the disk, nor while a [`Reader`] or what the index returned is dropped.
     index: Mutex<Index>,
 }
 
@@ -45,8 +49,14 @@ pub(super) enum Place {
     /// The file of the blob.
     File(Arc<File>),
     /// The file while it is written.
-    Growing(Arc<Fill>),
+    Growing(Reader),
     Bucket,
+}
+
+/// What is in the cache of a blob.
+enum Looked {
+    Found(Found),
+    Elsewhere(Place),
 }
 
 impl BlobCache {
@@ -60,17 +70,17 @@ impl BlobCache {
         let opening = spawn_blocking(move || {
             let (folder, found) = Folder::open(&folder)?;
             let mut index = Index::new(size);
-            let mut evicted = Vec::new();
+            let mut too_large = Vec::new();
             for file in found {
                 match index.reserve(file.size) {
-                    Some(others) => {
-                        index.insert(&file.digest, file.size);
-                        evicted.extend(others);
-                    }
-                    None => evicted.push(file.digest),
+                    true => index.insert(&file.digest, file.size, Weak::new()),
+                    false => too_large.push(file.digest),
                 }
             }
-            folder.remove(&evicted)?;
+            folder.remove(&too_large)?;
+            let evicted = index.evicted();
+            folder.remove_evicted(&evicted)?;
+            index.removed(&evicted);
             Ok(Self(Arc::new(Shared {
                 folder: Arc::new(folder),
                 disk: Disk::new(),
@@ -91,77 +101,73 @@ impl BlobCache {
         digest: &Digest,
         size: u64,
         range: &Range<u64>,
-        content: impl FnOnce() -> ByteStream,
+        content: impl Fn() -> ByteStream,
     ) -> Place {
         if self.disk().reads.is_resting() {
             return Place::Bucket;
         }
-        let found = self.index().find(digest, size);
-        match found {
-            Some(Found::Open(file)) => return Place::File(file),
-            Some(Found::Closed) => {
-                if let Some(file) = self.open_blob(digest, size).await {
-                    return Place::File(file);
-                }
+        // A file that is not what it should be is forgotten, and may be fetched.
+        for _ in 0..2 {
+            match self.look(digest, size, range, &content) {
+                Looked::Elsewhere(place) => return place,
+                Looked::Found(Found::Open(file)) => return Place::File(file),
+                Looked::Found(Found::Closed) => match self.open_blob(digest, size).await {
+                    Ok(Some(file)) => return Place::File(file),
+                    Ok(None) => self.forget(digest).await,
+                    Err(error) => {
+                        self.disk().reads.failed(&self.0.folder.root, &error);
+                        return Place::Bucket;
+                    }
+                },
+                Looked::Found(Found::Other) => self.forget(digest).await,
             }
-            Some(Found::Other) => self.forget(digest).await,
-            None => {}
         }
-        // A fill that is dropped takes the index, so it is held on its own.
-        let fill = self.index().fill(digest);
-        match fill {
-            Some(fill) if range.start <= fill.written().saturating_add(AHEAD_BYTES) => Place::Growing(fill),
-            Some(_) => Place::Bucket,
-            None if *range == (0..size) => self.begin_fill(digest, size, content),
-            None => Place::Bucket,
-        }
+        Place::Bucket
     }
 
-    async fn open_blob(&self, digest: &Digest, size: u64) -> Option<Arc<File>> {
-        let (folder, named) = (self.folder(), digest.clone());
-        match self.disk().read(move || folder.open_blob(&named, size)).await {
-            Ok(Some(file)) => {
-                let file = Arc::new(file);
-                self.index().opened(digest, &file);
-                Some(file)
-            }
-            Ok(None) => {
-                self.forget(digest).await;
-                None
-            }
-            Err(error) => {
-                self.disk().reads.failed(&self.0.folder.root, &error);
-                None
-            }
-        }
-    }
-
-    /// Begins to fetch a blob, if there is room for it.
-    fn begin_fill(&self, digest: &Digest, size: u64, content: impl FnOnce() -> ByteStream) -> Place {
-        let Ok(algorithm) = digest.supported_algorithm() else {
-            return Place::Bucket;
-        };
-        if self.disk().writes.is_resting() {
-            return Place::Bucket;
-        }
+    /// Looks for a file and for a fetch, or begins one, in one step: a fetch that ends between two steps would be made twice.
+    fn look(
+        &self,
+        digest: &Digest,
+        size: u64,
+        range: &Range<u64>,
+        content: impl FnOnce() -> ByteStream,
+    ) -> Looked {
         let mut index = self.index();
-        // Another client may have begun meanwhile.
-        if let Some(fill) = index.fill(digest) {
-            return Place::Growing(fill);
+        if let Some(found) = index.find(digest, size) {
+            return Looked::Found(found);
         }
-        let Some(evicted) = index.reserve(size) else {
-            return Place::Bucket;
+        let fill = index.fill(digest).cloned();
+        let is_begun = fill.is_some();
+        let fill = match fill {
+            Some(fill) if range.start <= fill.written().saturating_add(AHEAD_BYTES) => fill,
+            None if *range == (0..size) && size <= index.capacity && !self.disk().writes.is_resting() => {
+                let fill = Arc::new(Fill::new(digest.clone(), size));
+                index.add_fill(&fill);
+                fill
+            }
+            _ => return Looked::Elsewhere(Place::Bucket),
         };
-        let blob = NewBlob {
-            digest: digest.clone(),
-            algorithm,
-            content: content(),
-            room: Room::new(self.clone(), size),
-            evicted,
-        };
-        let fill = Arc::new(Fill::begin(self, blob));
-        index.begin_fill(digest, &fill);
-        Place::Growing(fill)
+        fill.add_reader();
+        drop(index);
+        let reader = Reader::new(self.clone(), Arc::clone(&fill));
+        if !is_begun {
+            // Not while the index is held: a runtime that ends drops the task at once, and that takes it.
+            let writing = Background::start(Writer::new(self, &fill).write(content()));
+            let ended = self.index().begin_fill(&fill, writing);
+            drop(ended);
+        }
+        Looked::Elsewhere(Place::Growing(reader))
+    }
+
+    async fn open_blob(&self, digest: &Digest, size: u64) -> io::Result<Option<Arc<File>>> {
+        let (folder, named) = (self.folder(), digest.clone());
+        let opened = self.disk().read(move || folder.open_blob(&named, size)).await?;
+        Ok(opened.map(|file| {
+            let file = Arc::new(file);
+            self.index().opened(digest, &file);
+            file
+        }))
     }
 
     /// Forgets a file that cannot be read as a whole, and leaves the disk alone for a while unless somebody cut the file.
@@ -177,14 +183,9 @@ impl BlobCache {
     /// Removes a file that is not what it should be.
     async fn forget(&self, digest: &Digest) {
         self.index().forget(digest);
-        self.remove(vec![digest.clone()]).await;
-    }
-
-    async fn remove(&self, digests: Vec<Digest>) {
-        let folder = self.folder();
-        if let Err(error) = self.disk().write(move || folder.remove(&digests)).await {
-            tracing::debug!(%error, "files of the cache of blobs could not be removed");
-        }
+        let (folder, digest) = (self.folder(), digest.clone());
+        let removed = self.disk().write(move || folder.remove(&[digest])).await;
+        log_not_removed(removed);
     }
 
     pub(super) fn read_worked(&self) {
@@ -199,8 +200,18 @@ impl BlobCache {
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         ) {
-            let evicted = self.index().evict_bytes(size);
-            self.remove(evicted).await;
+            let (cache, folder) = (self.clone(), self.folder());
+            let removed = self.disk().write(move || {
+                let evicted = {
+                    let mut index = cache.index();
+                    index.evict_bytes(size);
+                    index.evicted()
+                };
+                folder.remove_evicted(&evicted)?;
+                cache.index().removed(&evicted);
+                Ok(())
+            });
+            log_not_removed(removed.await);
         }
     }
 
@@ -208,16 +219,18 @@ impl BlobCache {
         self.disk().writes.worked(&self.0.folder.root);
     }
 
-    pub(super) fn insert(&self, digest: &Digest, size: u64) {
-        self.index().insert(digest, size);
+    /// Takes a client away from a fetch, which ends with the last one unless it has come far.
+    pub(super) fn leave_fill(&self, fill: &Arc<Fill>) {
+        let mut index = self.index();
+        let ended = (!fill.remove_reader()).then(|| index.end_fill(fill));
+        drop(index);
+        drop(ended);
     }
 
-    pub(super) fn release(&self, size: u64) {
-        self.index().release(size);
-    }
-
-    pub(super) fn end_fill(&self, digest: &Digest) {
-        self.index().end_fill(digest);
+    /// Takes out a fetch that has ended.
+    pub(super) fn end_fill(&self, fill: &Arc<Fill>) {
+        let ended = self.index().end_fill(fill);
+        drop(ended);
     }
 
     pub(super) fn folder(&self) -> Arc<Folder> {
@@ -228,8 +241,14 @@ impl BlobCache {
         &self.0.disk
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_not_removed(removed: io::Result<()>) {
+    if let Err(error) = removed {
+        tracing::debug!(%error, "files of the cache of blobs could not be removed");
     }
 }
 

@@ -84,7 +84,7 @@ impl Reading {
         if let Source::Cache(place) = place {
             let readable = match &place {
                 Place::File(file) => Some((self.content.size, Arc::clone(file))),
-                Place::Growing(fill) => fill.wait(self.left.start).await,
+                Place::Growing(reader) => reader.wait(self.left.start).await,
                 Place::Bucket => None,
             };
             if let Some((end, file)) = readable

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use registry_core::Digest;
 
+use super::fill::Room;
+use super::index::Evicted;
 use crate::clock::{Clock as _, SystemClock};
 use crate::unique::unique;
 
@@ -116,14 +118,22 @@ impl Folder {
         Ok(())
     }
 
+    /// Removes files as [`remove`](Self::remove) does.
+    pub(super) fn remove_evicted(&self, evicted: &[Evicted]) -> io::Result<()> {
+        evicted
+            .iter()
+            .try_for_each(|evicted| remove_if_there(&self.path(&evicted.digest)))
+    }
+
     /// Creates a file for a blob.
-    pub(super) fn create(self: &Arc<Self>) -> io::Result<Unfinished> {
+    pub(super) fn create(self: &Arc<Self>, room: Room) -> io::Result<Unfinished> {
         let path = self.root.join(FILLING).join(unique().to_string());
         let file = private_file().create_new(true).open(&path)?;
         Ok(Unfinished {
             folder: Arc::clone(self),
             file: Arc::new(file),
             path,
+            room: Some(room),
         })
     }
 }
@@ -134,21 +144,43 @@ pub(super) struct Unfinished {
     folder: Arc<Folder>,
     pub(super) file: Arc<File>,
     path: PathBuf,
+    /// `None` once the file is finished.
+    room: Option<Room>,
 }
 
 impl Unfinished {
     /// Makes the file that of a blob. It is durable before it has its name, so that a loss of power leaves no name of a torn file.
-    pub(super) fn finish(&self, digest: &Digest) -> io::Result<()> {
+    pub(super) fn finish(mut self, digest: &Digest) -> io::Result<()> {
         self.file.sync_data()?;
-        fs::rename(&self.path, self.folder.path(digest))
+        fs::rename(&self.path, self.folder.path(digest))?;
+        if let Some(room) = self.room.take() {
+            room.keep(digest, &self.file);
+        }
+        Ok(())
     }
+
+    /// Removes it, and gives its room back.
+    pub(super) fn discard(mut self) {
+        discard(&self.path, self.room.take());
+    }
+
+    /// Makes room for more bytes, as [`Room::grow`] does.
+    pub(super) fn grow(&mut self, bytes: u64) -> io::Result<bool> {
+        self.room.as_mut().map_or(Ok(false), |room| room.grow(bytes))
+    }
+}
+
+/// The next start removes what cannot be removed now.
+fn discard(path: &Path, room: Option<Room>) {
+    remove_if_there(path).ok();
+    drop(room);
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
+        let Some(room) = self.room.take() else { return };
         let path = std::mem::take(&mut self.path);
-        // It is not there if it was finished. Otherwise the next start removes what cannot be removed now.
-        let remove = move || drop(remove_if_there(&path));
+        let remove = move || discard(&path, Some(room));
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(remove)),
             Err(_) => remove(),

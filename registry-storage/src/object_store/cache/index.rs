@@ -7,22 +7,29 @@ use std::sync::{Arc, Weak};
 use registry_core::Digest;
 
 use super::fill::Fill;
+use crate::background::Background;
 
 /// The most files of a cache: each takes some 300 bytes of memory.
 const MOST_FILES: usize = 100_000;
 
 /// The files of a cache, in the order of their last use, and those that are being written.
+///
+/// All of them together never have more than its capacity: whoever writes reserves the bytes before, and removes first the files that
+/// make room for them. A file that is open is not removed for others, because it would keep its space.
 #[derive(Debug)]
 pub(super) struct Index {
-    capacity: u64,
-    /// The bytes of all files.
+    pub(super) capacity: u64,
+    /// The bytes of all finished files.
     kept: u64,
-    /// The bytes that are reserved for files that are being written.
+    /// The bytes of all files that are being written.
     reserved: u64,
     last_use: u64,
     files: HashMap<Digest, Entry>,
     by_use: BTreeMap<u64, Digest>,
-    fills: HashMap<Digest, Weak<Fill>>,
+    fills: HashMap<Digest, Running>,
+    /// The files that make room, until they are removed.
+    evicted: BTreeMap<u64, Digest>,
+    last_evicted: u64,
 }
 
 #[derive(Debug)]
@@ -31,6 +38,21 @@ struct Entry {
     last_use: u64,
     /// The file, while somebody reads it.
     open: Weak<File>,
+}
+
+/// A blob that is being fetched, and the task that does it, which ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    fill: Arc<Fill>,
+    /// `None` until it has begun.
+    writing: Option<Background>,
+}
+
+/// A file that makes room for others and is to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Evicted {
+    number: u64,
+    pub(super) digest: Digest,
 }
 
 /// A file that the cache has.
@@ -52,6 +74,8 @@ impl Index {
             files: HashMap::new(),
             by_use: BTreeMap::new(),
             fills: HashMap::new(),
+            evicted: BTreeMap::new(),
+            last_evicted: 0,
         }
     }
 
@@ -81,14 +105,13 @@ impl Index {
     }
 
     /// Adds a file whose bytes were reserved, as the one that was used last.
-    pub(super) fn insert(&mut self, digest: &Digest, size: u64) {
+    pub(super) fn insert(&mut self, digest: &Digest, size: u64, open: Weak<File>) {
         self.forget(digest);
         self.release(size);
         self.kept += size;
         self.last_use += 1;
         let last_use = self.last_use;
         self.by_use.insert(last_use, digest.clone());
-        let open = Weak::new();
         let entry = Entry { size, last_use, open };
         self.files.insert(digest.clone(), entry);
     }
@@ -101,59 +124,95 @@ impl Index {
         }
     }
 
-    /// Makes room for a file, and returns those that have to go for it; `None` if what is being written leaves no room.
-    pub(super) fn reserve(&mut self, size: u64) -> Option<Vec<Digest>> {
-        let reserved = self.reserved.saturating_add(size);
-        let room = self.capacity.checked_sub(reserved)?;
-        let mut evicted = Vec::new();
+    /// Makes room for more bytes of a file that is being written. Before they are written, all that is [evicted](Self::evicted)
+    /// has to be removed. Returns `false` if what is being written and read leaves no room.
+    pub(super) fn reserve(&mut self, bytes: u64) -> bool {
+        let reserved = self.reserved.saturating_add(bytes);
+        let Some(room) = self.capacity.checked_sub(reserved) else {
+            return false;
+        };
         while self.kept > room || self.files.len() >= MOST_FILES {
-            evicted.push(self.evict()?);
+            if !self.evict() {
+                return false;
+            }
         }
         self.reserved = reserved;
-        Some(evicted)
+        true
     }
 
-    /// Gives back what was reserved for a file that is not kept.
-    pub(super) fn release(&mut self, size: u64) {
-        self.reserved = self.reserved.saturating_sub(size);
+    /// Gives back what was reserved for a file that is removed.
+    pub(super) fn release(&mut self, bytes: u64) {
+        self.reserved = self.reserved.saturating_sub(bytes);
     }
 
     /// Takes out the files that were used least recently, until they have `size` bytes.
-    pub(super) fn evict_bytes(&mut self, size: u64) -> Vec<Digest> {
+    pub(super) fn evict_bytes(&mut self, size: u64) {
         let most = self.kept.saturating_sub(size);
-        let mut evicted = Vec::new();
-        while self.kept > most {
-            let Some(digest) = self.evict() else { break };
-            evicted.push(digest);
-        }
-        evicted
+        while self.kept > most && self.evict() {}
     }
 
-    fn evict(&mut self) -> Option<Digest> {
-        let (_, digest) = self.by_use.first_key_value()?;
-        let digest = digest.clone();
+    /// Takes out the file that was used least recently and is not open. Returns `false` if there is none.
+    fn evict(&mut self) -> bool {
+        let is_closed = |digest: &&Digest| {
+            let entry = self.files.get(*digest);
+            entry.is_none_or(|entry| entry.open.strong_count() == 0)
+        };
+        let Some(digest) = self.by_use.values().find(is_closed).cloned() else {
+            return false;
+        };
         self.forget(&digest);
-        Some(digest)
+        self.last_evicted += 1;
+        self.evicted.insert(self.last_evicted, digest);
+        true
     }
 
-    /// Returns the write of a file that is in progress.
-    pub(super) fn fill(&self, digest: &Digest) -> Option<Arc<Fill>> {
-        self.fills.get(digest)?.upgrade()
+    /// Returns the files that make room and are not removed yet, whoever needed it.
+    pub(super) fn evicted(&self) -> Vec<Evicted> {
+        let evicted = self.evicted.iter();
+        evicted
+            .map(|(number, digest)| Evicted {
+                number: *number,
+                digest: digest.clone(),
+            })
+            .collect()
     }
 
-    pub(super) fn begin_fill(&mut self, digest: &Digest, fill: &Arc<Fill>) {
-        self.fills.insert(digest.clone(), Arc::downgrade(fill));
-    }
-
-    /// Removes a write that nobody waits for any more, unless another one took its place.
-    pub(super) fn end_fill(&mut self, digest: &Digest) {
-        if self
-            .fills
-            .get(digest)
-            .is_some_and(|fill| fill.strong_count() == 0)
-        {
-            self.fills.remove(digest);
+    /// Notes that evicted files are removed.
+    pub(super) fn removed(&mut self, removed: &[Evicted]) {
+        for evicted in removed {
+            self.evicted.remove(&evicted.number);
         }
+    }
+
+    /// Returns the fetch of a blob that is in progress, or whose file is about to get its name.
+    pub(super) fn fill(&self, digest: &Digest) -> Option<&Arc<Fill>> {
+        self.fills.get(digest).map(|running| &running.fill)
+    }
+
+    /// Lets others find a fetch that is about to begin.
+    pub(super) fn add_fill(&mut self, fill: &Arc<Fill>) {
+        let running = Running {
+            fill: Arc::clone(fill),
+            writing: None,
+        };
+        self.fills.insert(fill.digest.clone(), running);
+    }
+
+    /// Keeps the task of a fetch. Returns it if the fetch has ended already.
+    pub(super) fn begin_fill(&mut self, fill: &Arc<Fill>, writing: Background) -> Option<Background> {
+        match self.fills.get_mut(&fill.digest) {
+            Some(running) if Arc::ptr_eq(&running.fill, fill) => running.writing.replace(writing),
+            _ => Some(writing),
+        }
+    }
+
+    /// Takes a fetch out, unless another one took its place.
+    pub(super) fn end_fill(&mut self, fill: &Arc<Fill>) -> Option<Running> {
+        let is_it = |running: &Running| Arc::ptr_eq(&running.fill, fill);
+        if self.fills.get(&fill.digest).is_some_and(is_it) {
+            return self.fills.remove(&fill.digest);
+        }
+        None
     }
 }
 
@@ -167,10 +226,18 @@ mod tests {
         Digest::of(Algorithm::Sha256, &[number])
     }
 
+    fn remove_evicted(index: &mut Index) -> Vec<Digest> {
+        let evicted = index.evicted();
+        index.removed(&evicted);
+        evicted.into_iter().map(|evicted| evicted.digest).collect()
+    }
+
+    /// Adds a file, and returns what makes room for it.
     fn add(index: &mut Index, number: u8, size: u64) -> Option<Vec<Digest>> {
-        let evicted = index.reserve(size)?;
-        index.insert(&digest(number), size);
-        Some(evicted)
+        index.reserve(size).then(|| {
+            index.insert(&digest(number), size, Weak::new());
+            remove_evicted(index)
+        })
     }
 
     #[test]
@@ -186,7 +253,8 @@ mod tests {
         // The same blob once more counts once.
         assert_eq!(add(&mut index, 4, 20), Some(vec![]));
         assert_eq!(index.kept, 70);
-        assert_eq!(index.evict_bytes(1), [digest(3)]);
+        index.evict_bytes(1);
+        assert_eq!(remove_evicted(&mut index), [digest(3)]);
         assert_eq!((index.kept, index.reserved), (45, 0));
     }
 
@@ -194,10 +262,28 @@ mod tests {
     fn what_is_being_written_is_never_more_than_the_cache() {
         let mut index = Index::new(100);
         assert_eq!(add(&mut index, 0, 50), Some(vec![]));
-        assert_eq!(index.reserve(60), Some(vec![digest(0)]));
-        assert_eq!(index.reserve(41), None);
-        assert_eq!(index.reserve(40), Some(vec![]));
+        assert!(index.reserve(60) && !index.reserve(41) && index.reserve(30));
+        // Whoever writes next removes what the other one did not remove yet.
+        assert_eq!(remove_evicted(&mut index), [digest(0)]);
+        assert!(index.reserve(10) && !index.reserve(1));
+        assert_eq!(remove_evicted(&mut index), []);
         index.release(60);
-        assert_eq!((index.reserved, index.reserve(101)), (40, None));
+        assert_eq!((index.reserved, index.reserve(61)), (40, false));
+    }
+
+    #[test]
+    fn a_file_that_is_read_makes_no_room() {
+        let mut index = Index::new(100);
+        for number in 0..2 {
+            assert_eq!(add(&mut index, number, 50), Some(vec![]));
+        }
+        let open = Arc::new(tempfile::tempfile().unwrap());
+        index.opened(&digest(0), &open);
+        assert_eq!(add(&mut index, 2, 50), Some(vec![digest(1)]));
+        index.opened(&digest(2), &open);
+        assert_eq!(add(&mut index, 3, 50), None);
+        assert_eq!((index.kept, index.reserved), (100, 0));
+        drop(open);
+        assert_eq!(add(&mut index, 3, 50), Some(vec![digest(0)]));
     }
 }

@@ -1,8 +1,11 @@
 //! The cache of blobs, with content that a test holds back.
 
+use std::cell::Cell;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +23,7 @@ const SIZE: u64 = (CHUNK * CHUNKS) as u64;
 
 type Chunk = Result<Bytes, Error>;
 
-/// A blob of 16 MiB whose chunks arrive when a test sends them.
+/// Blobs of 16 MiB whose chunks arrive when a test sends them.
 struct Held {
     cache: BlobCache,
     digest: Digest,
@@ -32,7 +35,23 @@ fn chunk(number: usize) -> Bytes {
 }
 
 fn whole() -> Vec<u8> {
-    (0..CHUNKS).flat_map(|number| chunk(number).to_vec()).collect()
+    whole_of(0)
+}
+
+/// Returns one of several contents of the same size.
+fn whole_of(blob: usize) -> Vec<u8> {
+    let chunks = (0..CHUNKS).map(|number| chunk(blob * CHUNKS + number));
+    chunks.flat_map(|chunk| chunk.to_vec()).collect()
+}
+
+fn digest_of(blob: usize) -> Digest {
+    Digest::of(Algorithm::Sha256, &whole_of(blob))
+}
+
+/// Returns content that is there at once.
+fn there(blob: usize) -> ByteStream {
+    let chunks = (0..CHUNKS).map(move |number| Ok(chunk(blob * CHUNKS + number)));
+    Box::pin(stream::iter(chunks))
 }
 
 fn arriving() -> (mpsc::Sender<Chunk>, ByteStream) {
@@ -58,7 +77,38 @@ impl Held {
     }
 
     async fn place(&self, range: Range<u64>, content: impl FnOnce() -> ByteStream) -> Place {
-        self.cache.place(&self.digest, SIZE, &range, content).await
+        self.place_of(&self.digest, range, content).await
+    }
+
+    async fn place_of(
+        &self,
+        digest: &Digest,
+        range: Range<u64>,
+        content: impl FnOnce() -> ByteStream,
+    ) -> Place {
+        let content = Cell::new(Some(content));
+        let content = || content.take().unwrap()();
+        self.cache.place(digest, SIZE, &range, content).await
+    }
+
+    /// Pulls a blob, until it has its file.
+    async fn keep(&self, blob: usize) {
+        let digest = digest_of(blob);
+        let Place::Growing(reader) = self.place_of(&digest, 0..SIZE, || there(blob)).await else {
+            panic!("it is not there yet");
+        };
+        reader.wait(SIZE - 1).await.unwrap();
+        drop(reader);
+        until("the file", || self.cache.has(&digest, SIZE)).await;
+    }
+
+    fn has(&self, blob: usize) -> bool {
+        self.cache.has(&digest_of(blob), SIZE)
+    }
+
+    fn bytes(&self) -> u64 {
+        let files = ["blobs", "filling"].map(|folder| self.files(folder));
+        files.iter().flatten().sum()
     }
 
     fn files(&self, folder: &str) -> Vec<u64> {
@@ -169,7 +219,8 @@ async fn what_is_not_what_its_digest_says_is_not_kept() {
     for _ in 0..CHUNKS {
         sender.send(Ok(chunk(0))).await.unwrap();
     }
-    fill.wait(SIZE - 1).await.unwrap();
+    // By then, that may be known already.
+    let _waited = fill.wait(SIZE - 1).await;
     timeout(Duration::from_secs(20), sender.closed()).await.unwrap();
     until("the end of the file", || held.files("filling").is_empty()).await;
     assert!(held.files("blobs").is_empty() && !held.cache.has(&held.digest, SIZE));
@@ -183,4 +234,150 @@ async fn a_client_does_not_wait_for_ever_for_what_another_one_fetches() {
         panic!("the first one fetches");
     };
     assert!(fill.wait(0).await.is_none());
+}
+
+#[tokio::test]
+async fn who_opens_a_blob_and_leaves_takes_no_room() {
+    let held = Held::new().await;
+    held.keep(1).await;
+    held.keep(2).await;
+    for arrive in 0..3 {
+        let (sender, content) = arriving();
+        let digest = digest_of(3);
+        let Place::Growing(reader) = held.place_of(&digest, 0..SIZE, || content).await else {
+            panic!("it is not there yet");
+        };
+        for number in 0..arrive {
+            sender.send(Ok(chunk(3 * CHUNKS + number))).await.unwrap();
+            reader.wait((number * CHUNK) as u64).await.unwrap();
+            assert!(held.bytes() <= 2 * SIZE);
+        }
+        drop(reader);
+        timeout(Duration::from_secs(20), sender.closed()).await.unwrap();
+        until("the end of the file", || held.files("filling").is_empty()).await;
+        // What arrived needed the room of the one that was used least recently, and of no other.
+        assert_eq!((held.has(1), held.has(2)), (arrive == 0, true));
+    }
+}
+
+#[tokio::test]
+async fn many_fetches_at_once_stay_within_the_size() {
+    let held = Held::new().await;
+    held.keep(1).await;
+    held.keep(2).await;
+    let mut fetches = Vec::new();
+    for blob in 3..6 {
+        let (sender, content) = arriving();
+        let digest = digest_of(blob);
+        let Place::Growing(reader) = held.place_of(&digest, 0..SIZE, || content).await else {
+            panic!("it is not there yet");
+        };
+        fetches.push((blob, sender, reader));
+    }
+    let mut ended = 0;
+    for number in 0..CHUNKS {
+        for (blob, sender, reader) in &fetches {
+            // One that found no room has ended.
+            if sender.send(Ok(chunk(blob * CHUNKS + number))).await.is_ok() {
+                let arrived = reader.wait((number * CHUNK) as u64).await;
+                ended += usize::from(arrived.is_none());
+            }
+            assert!(held.bytes() <= 2 * SIZE, "{}", held.bytes());
+        }
+    }
+    assert_eq!(ended, 1, "two of three have room");
+    drop(fetches);
+    until("two files", || held.files("blobs") == [SIZE; 2]).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_read_stays_although_others_need_room() {
+    let held = Held::new().await;
+    let mut open = Vec::new();
+    for blob in [1, 2] {
+        held.keep(blob).await;
+        open.push(held.place_of(&digest_of(blob), 0..SIZE, nothing).await);
+    }
+    let digest = digest_of(3);
+    let Place::Growing(reader) = held.place_of(&digest, 0..SIZE, || there(3)).await else {
+        panic!("it is not there yet");
+    };
+    assert!(reader.wait(0).await.is_none(), "the bucket has it");
+    assert!(held.has(1) && held.has(2) && held.bytes() <= 2 * SIZE);
+    open.pop();
+    held.keep(3).await;
+    assert!(held.has(1) && !held.has(2));
+}
+
+#[tokio::test]
+async fn a_fetch_waits_for_clients_that_read_slowly() {
+    let held = Held::new().await;
+    let size = 100 * CHUNK as u64;
+    let cache = BlobCache::open(&held.folder.path().join("large"), size)
+        .await
+        .unwrap();
+    let digest = Digest::of(Algorithm::Sha256, b"of no interest");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let content = || -> ByteStream {
+        let asked = Arc::clone(&asked);
+        let chunks = (0..100).map(move |number| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            Ok(chunk(number))
+        });
+        Box::pin(stream::iter(chunks))
+    };
+    let Place::Growing(slow) = cache.place(&digest, size, &(0..size), content).await else {
+        panic!("the first one fetches");
+    };
+    let ahead = 16 * CHUNK as u64;
+    slow.wait(0).await.unwrap();
+    until("what it may be ahead", || slow.written() >= ahead).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+        assert!(asked.load(Ordering::SeqCst) <= 32);
+    }
+    // Another client makes it go on.
+    let Place::Growing(fast) = cache.place(&digest, size, &(0..size), nothing).await else {
+        panic!("it is being fetched");
+    };
+    for offset in 0..80 {
+        fast.wait(offset * CHUNK as u64).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_that_is_nearly_done_goes_on_without_clients() {
+    let held = Held::new().await;
+    let (sender, content) = arriving();
+    let Place::Growing(reader) = held.place(0..SIZE, || content).await else {
+        panic!("the first one fetches");
+    };
+    for number in 0..CHUNKS / 2 {
+        sender.send(Ok(chunk(number))).await.unwrap();
+        reader.wait((number * CHUNK) as u64).await.unwrap();
+    }
+    drop(reader);
+    for number in CHUNKS / 2..CHUNKS {
+        sender.send(Ok(chunk(number))).await.unwrap();
+    }
+    until("the file", || held.has(0)).await;
+}
+
+/// Between the last byte and its name, a blob is neither a file nor on its way from the bucket.
+#[tokio::test]
+async fn who_comes_when_the_last_byte_has_arrived_does_not_fetch_again() {
+    let held = Held::new().await;
+    for blob in 0..10 {
+        let digest = digest_of(blob);
+        let Place::Growing(reader) = held.place_of(&digest, 0..SIZE, || there(blob)).await else {
+            panic!("it is not there yet");
+        };
+        reader.wait(SIZE - 1).await.unwrap();
+        drop(reader);
+        while !held.has(blob) {
+            let place = held.place_of(&digest, 0..SIZE, nothing).await;
+            assert!(!matches!(place, Place::Bucket));
+            tokio::task::yield_now().await;
+        }
+    }
 }
