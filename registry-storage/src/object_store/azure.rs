@@ -9,7 +9,7 @@ use object_store::signer::SignedUrlOptions;
 
 use super::ObjectStoreBackend;
 use super::client::Connector;
-use super::location::{LocationError, NO_LIMIT, retries};
+use super::location::{LocationError, NO_LIMIT, is_plain_http, retries};
 
 /// How a container of Azure Blob Storage is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl ObjectStoreBackend {
         if let Some(endpoint) = &options.endpoint {
             // An endpoint without TLS was requested explicitly.
             builder = builder
-                .with_allow_http(endpoint.starts_with("http://"))
+                .with_allow_http(is_plain_http(endpoint))
                 .with_endpoint(endpoint.clone());
         }
         if options.accept_any_certificate {

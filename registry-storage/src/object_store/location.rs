@@ -64,6 +64,13 @@ pub enum LocationError {
     Settings(#[from] object_store::Error),
 }
 
+/// Returns whether the address of a service is without TLS. A scheme may be written in capitals.
+#[cfg(any(feature = "s3", feature = "azure"))]
+pub(super) fn is_plain_http(endpoint: &str) -> bool {
+    let scheme = endpoint.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("http"))
+}
+
 impl ObjectStoreBackend {
     /// Keeps everything in a bucket: `s3://BUCKET/PREFIX`, or, with their features, `gs://…` and `az://…`.
     ///

@@ -10,7 +10,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3Conditio
 use super::ObjectStoreBackend;
 use super::PartSize;
 use super::client::Connector;
-use super::location::{LocationError, NO_LIMIT, retries};
+use super::location::{LocationError, NO_LIMIT, is_plain_http, retries};
 use super::signed_url::as_octets;
 
 /// How a bucket of S3 is reached. Options that are not set come from the variables `AWS_…` of the environment, then
@@ -104,10 +104,8 @@ impl S3Options {
         let Some(endpoint) = &self.redirect_endpoint else {
             return Ok(());
         };
-        let rest = endpoint
-            .strip_prefix("https://")
-            .or_else(|| endpoint.strip_prefix("http://"));
-        let is_origin = rest.is_some_and(|rest| !rest.trim_end_matches('/').contains('/'));
+        let origin = endpoint.split_once("://");
+        let is_origin = origin.is_some_and(|(_, host)| !host.trim_end_matches('/').contains('/'));
         match check_address("bucket", None, Some(endpoint)) {
             Ok(()) if is_origin => Ok(()),
             _ => Err(LocationError::RedirectEndpoint),
@@ -156,7 +154,7 @@ fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, AmazonS3, Strin
     if let Some(endpoint) = options.endpoint(bucket) {
         // An endpoint without TLS was requested explicitly.
         builder = builder
-            .with_allow_http(endpoint.starts_with("http://"))
+            .with_allow_http(is_plain_http(&endpoint))
             // The client would prefer the environment's endpoint for S3 to one for all services.
             .with_config(AmazonS3ConfigKey::S3Endpoint, endpoint)
             .with_virtual_hosted_style_request(options.is_bucket_in_host());
@@ -193,7 +191,7 @@ fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, AmazonS3, Strin
         return Err(LocationError::HalfKey);
     }
     if let Some(endpoint) = endpoint
-        && endpoint.starts_with("http://")
+        && is_plain_http(&endpoint)
         && value(client(ClientConfigKey::AllowHttp)).as_deref() != Some("true")
     {
         if !is_on_this_machine(&endpoint) {
@@ -332,11 +330,12 @@ mod tests {
         }
         assert!(refused("b", |s3| s3.region = Some("x y".into())).contains("region"));
         assert!(refused("b", |s3| s3.region = Some("é".into())).contains("region"));
-        let good: [Change; 4] = [
+        let good: [Change; 5] = [
             |_| {},
             |s3| s3.endpoint = Some("http://[::1]:9000/".into()),
             |s3| s3.endpoint = Some("minio:9000/path".into()),
             |s3| s3.region = Some("us_east-1".into()),
+            |s3| s3.redirect_endpoint = Some("HTTPS://CDN.example/".into()),
         ];
         for change in good {
             let mut options = S3Options::default();
@@ -353,6 +352,8 @@ mod tests {
             ("http://localhost:9000/", true),
             ("http://[::1]:9000", true),
             ("http://10.0.0.1:9000", false),
+            ("HTTP://10.0.0.1:9000", false),
+            ("HTTP://127.0.0.1:9000", true),
             ("http://localhost.example", false),
             ("http://127.0.0.1.example", false),
         ] {
