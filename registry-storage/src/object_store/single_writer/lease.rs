@@ -1,6 +1,7 @@
 //! For how long a process may believe that it is the only writer.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use registry_core::{Error, ErrorCode};
 use tokio::time::Instant;
@@ -14,8 +15,9 @@ enum State {
     /// The store was not claimed, or given back.
     #[default]
     Unclaimed,
-    /// The lock in the store was this process's, and nobody else can have it before this moment.
-    Held(Instant),
+    /// The lock in the store was this process's, and nobody else can have it before this moment, told by both clocks: one stands
+    /// still while the machine is suspended, and somebody may set the other back.
+    Held(Instant, SystemTime),
     /// Another process has it, or somebody removed it. That is for good.
     Lost(String),
 }
@@ -30,7 +32,8 @@ impl Lease {
     pub(super) fn hold_until(&self, end: Instant) {
         self.change(|state| {
             if !matches!(state, State::Lost(_)) {
-                *state = State::Held(end);
+                let wall = system_now() + end.saturating_duration_since(Instant::now());
+                *state = State::Held(end, wall);
             }
         });
     }
@@ -42,7 +45,7 @@ impl Lease {
     /// Ends it. Returns whether it was held, whatever the time.
     pub(super) fn give_back(&self) -> bool {
         self.change(|state| {
-            let was_held = matches!(state, State::Held(_));
+            let was_held = matches!(state, State::Held(..));
             if was_held {
                 *state = State::Unclaimed;
             }
@@ -55,19 +58,19 @@ impl Lease {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.change(|state| matches!(state, State::Held(end) if Instant::now() < *end))
+        self.change(|state| matches!(state, State::Held(end, wall) if is_before(*end, *wall)))
     }
 
     /// Returns why a process that claimed the store must not write to it.
     pub(super) fn stopped(&self) -> Option<String> {
         self.change(|state| match state {
             State::Lost(why) => Some(why.clone()),
-            State::Held(end) if Instant::now() >= *end => Some(
+            State::Held(end, wall) if !is_before(*end, *wall) => Some(
                 "the store did not confirm for some seconds that this process is its only writer; it writes again once the \
                  store answers"
                     .to_owned(),
             ),
-            State::Held(_) | State::Unclaimed => None,
+            State::Held(..) | State::Unclaimed => None,
         })
     }
 
@@ -95,3 +98,36 @@ impl Lease {
 #[derive(Debug, thiserror::Error)]
 #[error("nothing is written: {0}")]
 struct NotTheWriter(String);
+
+fn is_before(end: Instant, wall: SystemTime) -> bool {
+    Instant::now() < end && system_now() < wall
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is compared with itself")]
+fn system_now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_that_was_suspended_holds_nothing() {
+        let lease = Lease::default();
+        lease.hold_for(Duration::from_secs(8));
+        assert!(lease.is_held());
+        // The machine slept, and only the clock on the wall went on.
+        lease.change(|state| {
+            if let State::Held(_, wall) = state {
+                *wall -= Duration::from_secs(60);
+            }
+        });
+        assert!(!lease.is_held());
+        lease.require().unwrap_err();
+        lease.hold_for(Duration::from_secs(8));
+        assert!(lease.is_held());
+    }
+}

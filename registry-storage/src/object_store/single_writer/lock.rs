@@ -4,7 +4,7 @@
 //! that find no lock both write theirs, wait, and read: at most one of them finds its own (Fischer's algorithm). That holds
 //! if neither took longer from its look to the end of its write than the other waited; one that did gives up.
 //!
-//! No clocks are compared. A process that looks at a lock watches whether it changes, and its holder counts the time since
+//! No clocks of two machines are compared. A process that looks at a lock watches whether it changes, and its holder counts the time since
 //! its own last change: it stops to write long before another process may conclude that it died.
 
 use std::fmt;
@@ -125,6 +125,11 @@ impl ObjectStoreBackend {
         let Some(first) = self.get_record(&key).await? else {
             return Ok(None);
         };
+        tracing::info!(
+            holder = holder(&first),
+            "waiting up to {} s to see whether the process runs that has the lock of the only writer",
+            DEAD_AFTER.as_secs()
+        );
         let begun = Instant::now();
         while begun.elapsed() < DEAD_AFTER {
             sleep(LOOK).await;
