@@ -187,6 +187,35 @@ fn replicas_with_one_file_of_keys_keep_none_in_the_bucket() {
 }
 
 #[test]
+fn a_missing_file_of_keys_is_made_and_said_so() {
+    let place = Place::with_tokens(", keys: FOLDER/keys.json");
+    set_password(&place.users(), "alice", "secret");
+    let [server]: [Server; 1] = place.start();
+    server.output_with("`auth.token.builtin.keys` was not there, so it was made");
+}
+
+#[test]
+fn keys_that_are_damaged_in_the_bucket_are_named_with_what_to_do() {
+    let place = Place::with_tokens("");
+    set_password(&place.users(), "alice", "secret");
+    let [server]: [Server; 1] = place.start();
+    assert!(server.terminate().success());
+    place.bucket.block_on(async |double: &S3Double| {
+        let store = Store::new(double.backend("registry").expect("a bucket"));
+        let stored = store.secret(SecretName::TokenKeys).await.expect("it answers");
+        let written = store.write_secret(SecretName::TokenKeys, "{".into(), stored.as_ref());
+        assert!(written.await.expect("it answers"));
+    });
+    let refused = run(&["serve", plain(&place.configuration()), "--listen", "127.0.0.1:0"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        said.contains("put the object `secrets/token-keys` back from a backup"),
+        "{said}"
+    );
+}
+
+#[test]
 fn keys_are_made_for_their_owner_alone_and_never_replaced() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path().join("below/keys.json");
@@ -256,16 +285,7 @@ fn users_change_while_the_bucket_does_not_answer() {
 #[test]
 fn a_replica_without_its_bucket_is_not_ready_until_that_is_back() {
     let bucket = BucketServer::start();
-    let mut environment = bucket.environment().to_vec();
-    environment.push(("REGISTRY_HEALTH_STORAGEDRIVER_INTERVAL", "20ms"));
-    let arguments = [
-        "serve",
-        "--storage",
-        "s3://bucket/registry",
-        "--listen",
-        "127.0.0.1:0",
-    ];
-    let server = Server::run_with(&arguments, &environment);
+    let server = Server::on_bucket_with(&bucket, &[("REGISTRY_HEALTH_STORAGEDRIVER_INTERVAL", "20ms")]);
     let is_ready = || server.request("GET", "/ready").send().status == 200;
     until(is_ready);
     bucket

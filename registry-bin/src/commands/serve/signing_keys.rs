@@ -72,13 +72,31 @@ impl SigningKeyPlace {
                 }
                 Ok(keys)
             }
-            Self::Shared(path) => read_or_create(path),
+            Self::Shared(path) => {
+                let is_there = path.exists();
+                let keys = read_or_create(path)?;
+                if !is_there {
+                    tracing::info!(
+                        path = %path.display(),
+                        "`auth.token.builtin.keys` was not there, so it was made; servers whose tokens are to count at each other need \
+                         the same file"
+                    );
+                }
+                Ok(keys)
+            }
             Self::Record => Handle::current().block_on(read_record(store)),
         }
     }
 }
 
 const REPLACED: &str = "the keys that sign tokens were replaced; a new key signs from tomorrow on";
+
+fn damaged() -> Failure {
+    Failure::new(
+        "the keys that sign tokens are damaged in the storage; put the object `secrets/token-keys` back from a backup, or delete it \
+         and start again, which makes new keys and ends all tokens",
+    )
+}
 
 fn cannot_sign() -> Failure {
     Failure::of("auth.token.builtin", "cannot sign tokens")
@@ -106,7 +124,7 @@ async fn read_record(store: &dyn Maintenance) -> Result<SigningKeys, Failure> {
             .map_err(|cause| failed().because(cause))?;
         let found = stored.as_ref().map(|stored| {
             let text = str::from_utf8(&stored.value).unwrap_or_default();
-            SigningKeys::from_text(text).map_err(|cause| failed().because(cause))
+            SigningKeys::from_text(text).map_err(|cause| damaged().because(cause))
         });
         let found = found.transpose()?;
         let now = store.now();
