@@ -1,6 +1,5 @@
 //! The commands that a server runs when it is asked through its socket.
 
-use registry_core::policy::ImmutableTagRule;
 use registry_storage::Maintenance;
 use serde::Deserialize;
 
@@ -15,7 +14,7 @@ use super::repositories::DeleteRepository;
 use super::retention::ExplainRetention;
 use super::tags::{RestoreRequest, TagHistory};
 use super::usage::ShowUsage;
-use crate::control::{Command, Outcome, Reporter};
+use crate::control::{Bounds, Command, Outcome, Reporter};
 use crate::failure::Failure;
 
 /// Any of them. The names are those with which each serializes itself.
@@ -38,13 +37,13 @@ pub(super) enum AnyCommand {
 }
 
 impl Command for AnyCommand {
-    fn bound_by(self, immutable: &[ImmutableTagRule]) -> Self {
+    fn bound_by(self, server: &Bounds) -> Self {
         match self {
-            Self::Collect(command) => Self::Collect(command.bound_by(immutable)),
-            Self::Copy(command) => Self::Copy(command.bound_by(immutable)),
-            Self::DeleteRepository(command) => Self::DeleteRepository(command.bound_by(immutable)),
-            Self::ExplainRetention(command) => Self::ExplainRetention(command.bound_by(immutable)),
-            Self::RestoreTag(command) => Self::RestoreTag(command.bound_by(immutable)),
+            Self::Collect(command) => Self::Collect(command.bound_by(server)),
+            Self::Copy(command) => Self::Copy(command.bound_by(server)),
+            Self::DeleteRepository(command) => Self::DeleteRepository(command.bound_by(server)),
+            Self::ExplainRetention(command) => Self::ExplainRetention(command.bound_by(server)),
+            Self::RestoreTag(command) => Self::RestoreTag(command.bound_by(server)),
             // An import moves tags on purpose, and none of the others moves or deletes one.
             other @ (Self::Check(_)
             | Self::Backup(_)

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::HumanBytes;
 use registry_core::Timestamp;
-use registry_core::policy::ImmutableTagRule;
 use registry_core::retention::{Retention, RetentionPolicy};
 use registry_storage::filesystem::is_root;
 use registry_storage::{
@@ -20,7 +19,7 @@ use serde_json::json;
 use crate::arguments::{ConfigArguments, NamedStore, StoreArguments};
 use crate::config::sections::retention::retention;
 use crate::config::{Configuration, load};
-use crate::control::{Command, Outcome, Reporter, execute, execute_quietly, show};
+use crate::control::{Bounds, Command, Outcome, Reporter, execute, execute_quietly, show};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
@@ -210,8 +209,8 @@ const fn has_no_policy(retention: &Retention) -> bool {
 }
 
 impl Command for CollectRequest {
-    fn bound_by(mut self, immutable: &[ImmutableTagRule]) -> Self {
-        self.retention.immutable.extend_from_slice(immutable);
+    fn bound_by(mut self, server: &Bounds) -> Self {
+        self.retention.immutable.extend_from_slice(&server.immutable);
         self
     }
 

@@ -1,5 +1,6 @@
 //! `registry-bin copy`.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -7,7 +8,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use registry_core::RepositoryName;
 use registry_core::policy::ImmutableTagRule;
-use registry_storage::copy::{CopyOptions, CopyReport, copy};
+use registry_storage::copy::{CopyError, CopyOptions, CopyReport, copy};
 use registry_storage::{Finding, Maintenance, MaintenanceObserver, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,7 +16,7 @@ use serde_json::json;
 use crate::arguments::StoreArguments;
 use crate::config::{Configuration, load_alone};
 use crate::control::{
-    Command, NewFolder, Outcome, Reporter, Usage, absolute, execute, has_server, open_beside,
+    Bounds, Command, NewFolder, Outcome, Reporter, Usage, absolute, execute, has_server, open_beside,
 };
 use crate::count::count;
 use crate::failure::Failure;
@@ -87,13 +88,8 @@ pub(crate) fn run(arguments: &Copy) -> Result<bool, Failure> {
             source.location
         )));
     }
-    // Whoever swaps the ends would change what was frozen to be copied.
     if target.configuration.storage.maintenance.read_only.enabled {
-        return Err(Failure::new(format!(
-            "the configuration of the target {} says `storage.maintenance.readonly.enabled`, so nothing is written there; are \
-             the two ends swapped?",
-            target.location
-        )));
+        return Err(frozen(format!("the target {}", target.location)));
     }
     // The process that has a folder does the work, and opens the other end.
     let is_to_other = has_server(&source.location)? || !has_server(&target.location)?;
@@ -124,8 +120,17 @@ pub(crate) fn run(arguments: &Copy) -> Result<bool, Failure> {
         repositories: arguments.repositories.clone(),
         immutable,
         json: arguments.json,
+        is_frozen: false,
     };
     execute(&here.configuration, request)
+}
+
+/// Whoever swaps the ends would change what was frozen to be copied.
+fn frozen(target: impl Display) -> Failure {
+    Failure::new(format!(
+        "the configuration of {target} says `storage.maintenance.readonly.enabled`, so nothing is written there; are the two \
+         ends swapped?"
+    ))
 }
 
 /// One end of a copy, as another process can find it.
@@ -191,6 +196,9 @@ pub(super) struct CopyRequest {
     /// The rules of the target.
     immutable: Vec<ImmutableTagRule>,
     json: bool,
+    /// The server that runs this serves pulls only.
+    #[serde(skip)]
+    is_frozen: bool,
 }
 
 impl Command for CopyRequest {
@@ -202,14 +210,18 @@ impl Command for CopyRequest {
         new_folder(!self.is_to_other)
     }
 
-    fn bound_by(mut self, immutable: &[ImmutableTagRule]) -> Self {
+    fn bound_by(mut self, server: &Bounds) -> Self {
         if !self.is_to_other {
-            self.immutable.extend_from_slice(immutable);
+            self.immutable.extend_from_slice(&server.immutable);
         }
+        self.is_frozen = server.is_read_only;
         self
     }
 
     async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
+        if self.is_frozen && !self.is_to_other {
+            return Err(frozen("this server"));
+        }
         let other_end = self.other.open()?;
         let usage = Usage {
             only_reads: !self.is_to_other,
@@ -230,9 +242,13 @@ impl Command for CopyRequest {
         };
         let copied = copy(source, target, &options, &observer).await;
         let closed = close(&*other).await;
-        let report = copied.map_err(|cause| {
-            let failed = "the copy did not reach its end; it can be started again, and sends what is missing";
-            Failure::new(failed).because(cause)
+        let report = copied.map_err(|cause| match cause {
+            CopyError::NoRepository(_) => Failure::new(cause.to_string()),
+            cause => {
+                let failed =
+                    "the copy did not reach its end; it can be started again, and sends what is missing";
+                Failure::new(failed).because(cause)
+            }
         })?;
         closed?;
         let text = if self.json {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arguments::{ConfigArguments, NamedStore};
 use crate::config::load;
-use crate::control::{Command, Outcome, Reporter, execute};
+use crate::control::{Bounds, Command, Outcome, Reporter, execute};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
@@ -93,8 +93,8 @@ pub(super) struct DeleteRepository {
 }
 
 impl Command for DeleteRepository {
-    fn bound_by(mut self, immutable: &[ImmutableTagRule]) -> Self {
-        self.immutable.extend_from_slice(immutable);
+    fn bound_by(mut self, server: &Bounds) -> Self {
+        self.immutable.extend_from_slice(&server.immutable);
         self
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use registry_core::policy::ImmutableTagRule;
 use registry_core::retention::{Keeper, Retention, Verdict, Verdicts};
 use registry_core::storage::PageRequest;
 use registry_core::{ErrorCode, RepositoryName, Timestamp};
@@ -16,7 +15,7 @@ use super::collect::grace;
 use crate::arguments::{NamedStore, StoreArguments};
 use crate::config::load;
 use crate::config::sections::retention::retention;
-use crate::control::{Command, Outcome, Reporter, execute};
+use crate::control::{Bounds, Command, Outcome, Reporter, execute};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
@@ -91,8 +90,8 @@ pub(super) struct ExplainRetention {
 const REPOSITORIES_PER_PAGE: usize = 1000;
 
 impl Command for ExplainRetention {
-    fn bound_by(mut self, immutable: &[ImmutableTagRule]) -> Self {
-        self.retention.immutable.extend_from_slice(immutable);
+    fn bound_by(mut self, server: &Bounds) -> Self {
+        self.retention.immutable.extend_from_slice(&server.immutable);
         self
     }
 

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::arguments::ConfigArguments;
 use crate::config::load;
-use crate::control::{Command, Outcome, Reporter, execute};
+use crate::control::{Bounds, Command, Outcome, Reporter, execute};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
@@ -330,8 +330,8 @@ pub(super) struct RestoreRequest {
 }
 
 impl Command for RestoreRequest {
-    fn bound_by(mut self, immutable: &[ImmutableTagRule]) -> Self {
-        self.is_immutable |= is_immutable(immutable.to_vec(), &self.repository, &self.tag);
+    fn bound_by(mut self, server: &Bounds) -> Self {
+        self.is_immutable |= is_immutable(server.immutable.clone(), &self.repository, &self.tag);
         self
     }
 

@@ -20,9 +20,9 @@ pub(crate) trait Command: Send + Sync + 'static {
         NewFolder::Refused
     }
 
-    /// Adds the rules of the server that runs it, which the configuration of who asks may lack: `--storage` alone has none.
+    /// Adds what the server that runs it allows, which the configuration of who asks may lack: `--storage` alone says nothing.
     #[must_use]
-    fn bound_by(self, _immutable: &[ImmutableTagRule]) -> Self
+    fn bound_by(self, _server: &Bounds) -> Self
     where
         Self: Sized,
     {
@@ -38,6 +38,15 @@ pub(crate) trait Command: Send + Sync + 'static {
         store: &dyn Maintenance,
         reporter: Reporter,
     ) -> impl Future<Output = Result<Outcome, Failure>> + Send;
+}
+
+/// What the configuration of a server allows.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    /// The tags that never move.
+    pub(crate) immutable: Vec<ImmutableTagRule>,
+    /// It serves pulls only.
+    pub(crate) is_read_only: bool,
 }
 
 /// What a command does with a folder that has no registry. Opening the folder would create an empty one.

@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError, is_root, is_writable};
-use registry_storage::{Maintenance, MaintenanceObserver};
+use registry_storage::{Maintenance, MaintenanceObserver, ObjectStoreBackend, Store, distribution};
 use serde::Serialize;
 
 use self::client::Connection;
-pub(crate) use self::command::{Command, NewFolder};
+pub(crate) use self::command::{Bounds, Command, NewFolder};
 pub(crate) use self::message::Outcome;
 use self::reporter::Messages;
 pub(crate) use self::reporter::Reporter;
@@ -180,6 +180,9 @@ async fn find(
         StorageLocation::Bucket(bucket) => {
             let backend = bucket.open()?;
             let store = store(backend.clone(), configuration);
+            if usage.new_folder == NewFolder::Refused {
+                require_registry(location, &backend).await?;
+            }
             if !usage.only_reads {
                 bucket.require_promises(&backend).await?;
             }
@@ -190,10 +193,7 @@ async fn find(
             let is_root = || is_root(root).map_err(|cause| cannot_look_into(root, &cause));
             if usage.new_folder != NewFolder::Adopted && !is_root()? {
                 if adoption::find_if_there(root)?.is_some() {
-                    return Err(failed().because(
-                        "there is the distribution registry's data in this folder, which was not adopted yet; `serve` does \
-                         so, and `adopt`",
-                    ));
+                    return Err(failed().because(NOT_ADOPTED));
                 }
                 if usage.new_folder == NewFolder::Refused {
                     return Err(failed().because("there is no registry in this folder; name another one"));
@@ -219,6 +219,28 @@ async fn find(
             }
         }
     }
+}
+
+const NOT_ADOPTED: &str =
+    "there is the distribution registry's data, which was not adopted yet; `serve` does so, and `adopt`";
+
+/// Fails if nothing is below the prefix of a bucket: what was mistyped would look like an empty registry.
+async fn require_registry(location: &StorageLocation, backend: &ObjectStoreBackend) -> Result<(), Failure> {
+    let failed = || Failure::new(format!("cannot work on {location}"));
+    if backend
+        .has_registry()
+        .await
+        .map_err(|cause| failed().because(cause))?
+    {
+        return Ok(());
+    }
+    let has_tree = distribution::has_tree(&Store::new(backend.clone())).await;
+    Err(
+        failed().because(match has_tree.map_err(|cause| failed().because(cause))? {
+            true => NOT_ADOPTED,
+            false => "there is no registry in this folder of the bucket; name another one",
+        }),
+    )
 }
 
 /// Opens a folder for a command, unless that would leave files there that its server could not use.

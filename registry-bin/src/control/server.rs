@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::message::Message;
-use super::{Command, Reporter, socket};
+use super::{Bounds, Command, Reporter, socket};
 use crate::failure::Failure;
 use crate::ownership::with_owner;
 
@@ -47,8 +47,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long to wait before the socket is created again, for example until there is room for it on a full disk.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 
-/// The rules of the server, as they are now.
-type Rules = watch::Receiver<Arc<Retention>>;
+/// What binds commands: what the configuration of the server says now.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) retention: watch::Receiver<Arc<Retention>>,
+    pub(crate) is_read_only: bool,
+}
+
+impl Rules {
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            immutable: self.retention.borrow().immutable.clone(),
+            is_read_only: self.is_read_only,
+        }
+    }
+}
 
 /// The socket of a server. It ends with [`ControlServer::shutdown`], or when this is dropped.
 #[derive(Debug)]
@@ -61,7 +74,7 @@ pub(crate) struct ControlServer {
 
 impl ControlServer {
     /// Listens for commands of the type `C` below a root that this process owns, so any existing socket is that of a dead server.
-    /// The immutable tags of `rules` bind each command. If the socket cannot be created, that is logged, and tried again and again.
+    /// `rules` bind each command. If the socket cannot be created, that is logged, and tried again and again.
     ///
     /// # Errors
     /// If the path is too long for a socket.
@@ -229,7 +242,7 @@ async fn answer<C: Command + DeserializeOwned>(
         Ok(command) => {
             let asked = String::from_utf8_lossy(&body);
             tracing::info!(command = %asked, "a command came through the socket");
-            let command = command.bound_by(&rules.borrow().immutable);
+            let command = command.bound_by(&rules.bounds());
             Response::new(Either::Right(StreamBody::new(Box::pin(lines(command, store)))))
         }
         Err(error) => refusal(

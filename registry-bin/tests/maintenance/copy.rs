@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use registry_storage::testing::S3Double;
 use serde_json::{Value, json};
 
 use crate::support::bucket::BucketServer;
@@ -255,7 +256,7 @@ fn ends_that_cannot_be_copied_are_refused_with_what_to_do() {
         (&["--from", "memory", "--to", "new"], "name folders and buckets"),
         (
             &["--from", "root", "--to", "new", "--repository", "no/such"],
-            "looking for no/such",
+            "the source has no repository no/such; nothing was copied",
         ),
         (&["--from", "root", "--to", "http://a"], "is not known"),
     ] {
@@ -263,4 +264,59 @@ fn ends_that_cannot_be_copied_are_refused_with_what_to_do() {
         assert!(said.contains(expected), "{expected}: {said}");
         assert!(!path.join("nothing").exists());
     }
+}
+
+/// A prefix that was mistyped would look like a registry without a repository.
+#[test]
+fn a_folder_of_a_bucket_without_a_registry_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    let bucket = BucketServer::start();
+    write_configuration(&path.join("bucket.yml"), &bucket);
+    for arguments in [
+        &["copy", "--from-config", "bucket.yml", "--to", "new"][..],
+        &["check", "--config", "bucket.yml"],
+        &["usage", "--config", "bucket.yml"],
+        &["collect", "--config", "bucket.yml"],
+    ] {
+        let said = failure(path, arguments);
+        assert!(
+            said.contains("there is no registry in this folder of the bucket"),
+            "{said}"
+        );
+    }
+    bucket.block_on(async |double: &S3Double| {
+        assert!(double.objects().is_empty(), "nothing was written there");
+        double.put(
+            "registry/docker/registry/v2/repositories/app/_layers/x/link",
+            "".into(),
+        );
+    });
+    let said = failure(path, &["check", "--config", "bucket.yml"]);
+    assert!(said.contains("which was not adopted yet"), "{said}");
+    bucket.block_on(async |double: &S3Double| double.lose("registry/"));
+    assert!(Server::on_bucket(&bucket).terminate().success());
+    assert!(success(path, &["check", "--config", "bucket.yml"]).contains("nothing is broken"));
+}
+
+#[test]
+fn a_server_that_serves_pulls_only_takes_no_copy() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    for name in ["root", "frozen"] {
+        let server = Server::on(&path.join(name));
+        push(&Repository::new(server.address(), "app"), name, 1);
+        assert!(server.terminate().success());
+    }
+    let read_only = ("REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED", "true");
+    let frozen = path.join("frozen");
+    let frozen = frozen.to_str().expect("temporary folders have plain names");
+    let server = Server::run_with(
+        &["serve", "--storage", frozen, "--listen", "127.0.0.1:0"],
+        &[read_only],
+    );
+    let said = failure(path, &["copy", "--from", "root", "--to", "frozen"]);
+    assert!(said.contains("are the two ends swapped?"), "{said}");
+    assert_eq!(Repository::new(server.address(), "app").tags(), ["frozen"]);
+    assert!(success(path, &["copy", "--from", "frozen", "--to", "root"]).starts_with("Copied 1 repository"));
 }

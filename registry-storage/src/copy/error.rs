@@ -1,11 +1,14 @@
 //! Errors that end a copy.
 
-use registry_core::{Error, ErrorCode};
+use registry_core::{Error, ErrorCode, RepositoryName};
 
 /// Why a copy ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyError {
+    /// The source does not know a repository that was named. Nothing was copied.
+    #[error("the source has no repository {0}; nothing was copied")]
+    NoRepository(RepositoryName),
     /// The source could not be read.
     #[error("the source failed at {what}")]
     Source {

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use registry_core::RepositoryName;
 use registry_core::storage::PageRequest;
+use registry_core::{ErrorCode, RepositoryName};
 
 use super::error::in_source;
 use super::{CopyError, PAGE, is_unknown};
@@ -47,7 +47,12 @@ pub(super) async fn expected_bytes(
     if !repositories.is_empty() {
         for repository in repositories {
             let counted = source.repository_usage(repository, false).await;
-            let counted = counted.map_err(in_source(format!("looking for {repository}")))?;
+            let counted = match counted {
+                Err(error) if error.code() == ErrorCode::NameUnknown => {
+                    return Err(CopyError::NoRepository(repository.clone()));
+                }
+                counted => counted.map_err(in_source(format!("looking for {repository}")))?,
+            };
             sum = sum.saturating_add(counted.amount().bytes);
         }
         return Ok(sum);

@@ -44,7 +44,7 @@ use self::telemetry::{Telemetry, start_debug_listener, start_health_checks};
 use self::tls::{Encryption, Renewal, SelfSigned, Unencrypted};
 use crate::config::sections::http::Http;
 use crate::config::{Loaded, load};
-use crate::control::server::ControlServer;
+use crate::control::server::{ControlServer, Rules};
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
 use crate::logging::{LogHandle, Logging};
@@ -136,7 +136,11 @@ async fn serve_until_signal(
     let Some((storage, reserved)) = opened.await? else {
         return Ok(());
     };
-    let control = start_control(&location, &storage, retention.subscribe());
+    let rules = Rules {
+        retention: retention.subscribe(),
+        is_read_only: configuration.storage.maintenance.read_only.enabled,
+    };
+    let control = start_control(&location, &storage, rules);
     start_health_checks(configuration, &health, &storage.store)?;
     telemetry.add_storage(Arc::clone(&storage.store));
     if let Some(usage) = storage.quota_usage() {

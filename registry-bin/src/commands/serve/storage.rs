@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 use registry_core::Timestamp;
-use registry_core::retention::Retention;
 use registry_http::ServerHealth;
 use registry_storage::distribution::{self, AdoptOptions, AdoptReport, Adoption, Tree, adoption};
 use registry_storage::filesystem::{FilesystemBackend, is_root};
 use registry_storage::{Backend as _, Finding, Maintenance, MaintenanceObserver, Step, Store};
-use tokio::sync::watch;
 
 use super::bucket_adoption::adopt_bucket;
 use super::listeners::{Reservation, Reserved};
@@ -20,7 +18,7 @@ use super::process::{ServiceManager, Signals};
 use crate::adoption::{describe, failure, find_if_there, finding_line};
 use crate::commands::any::AnyCommand;
 use crate::config::Configuration;
-use crate::control::server::ControlServer;
+use crate::control::server::{ControlServer, Rules};
 use crate::control::show::is_for_bars;
 use crate::count::count;
 use crate::failure::Failure;
@@ -314,7 +312,7 @@ fn bar() -> ProgressBar {
 pub(super) fn start_control(
     location: &StorageLocation,
     storage: &OpenStorage,
-    rules: watch::Receiver<Arc<Retention>>,
+    rules: Rules,
 ) -> Option<ControlServer> {
     let StorageLocation::Folder(root) = location else {
         // A command that can reach the bucket needs no server.

@@ -71,6 +71,14 @@ impl ObjectStoreBackend {
         Ok(true)
     }
 
+    /// Returns whether a registry ever prepared to write here, which takes one read.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn has_registry(&self) -> Result<bool, Error> {
+        Ok(self.stat_record(&Key::probed()).await?.is_some())
+    }
+
     /// Tries what the storage protocol needs of the store, on objects of its own that it removes, and writes down that
     /// all of it was kept: see [`was_probed`](Self::was_probed). Some 200 small requests.
     ///
