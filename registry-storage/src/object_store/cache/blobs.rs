@@ -4,16 +4,17 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use registry_core::Digest;
 use registry_core::storage::ByteStream;
 use tokio::task::spawn_blocking;
 
 use super::disk::Disk;
-use super::fill::{Fill, Reader, Writer};
-use super::folder::{BlobCacheError, Folder};
+use super::fill::{Fill, Reader, Room, Writer};
+use super::folder::{BlobCacheError, Folder, FoundFile, Unfinished, require_own};
 use super::index::{Found, Index};
 use crate::background::Background;
 
@@ -31,6 +32,8 @@ const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 /// - Its files, those that are being written included, have at most the size that was given. Files make room as bytes
 ///   arrive, the one that was used least recently first, and none that a client reads.
 /// - If the folder cannot be read or written, content comes from the bucket for a minute, and the log says so once.
+/// - It is a folder of its own: one with other files is refused. If it is removed or unmounted, it is taken again when the next
+///   blob is fetched: empty if it was removed, and once it is back if it was unmounted.
 /// - Who may read a blob, and whether it was deleted, is decided before it is looked for here.
 ///
 /// One process has a folder. Clones share it.
@@ -38,7 +41,12 @@ const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 pub struct BlobCache(Arc<Shared>);
 
 struct Shared {
-    folder: Arc<Folder>,
+    root: PathBuf,
+    folder: Mutex<Arc<Folder>>,
+    /// A folder that went away is being taken again.
+    is_being_taken: AtomicBool,
+    /// It went away, and what the index says of it may be wrong.
+    was_gone: AtomicBool,
     disk: Disk,
     /// Never held over an await, a call to the disk, nor while a [`Reader`] or what the index returned is dropped.
     index: Mutex<Index>,
@@ -64,30 +72,93 @@ impl BlobCache {
     /// left there is used.
     ///
     /// # Errors
-    /// If another process has it, or it cannot be written.
+    /// If another process has it, if it has other files, or if it cannot be written.
     pub async fn open(folder: &Path, size: u64) -> Result<Self, BlobCacheError> {
         let folder = folder.to_owned();
         let opening = spawn_blocking(move || {
-            let (folder, found) = Folder::open(&folder)?;
-            let mut index = Index::new(size);
-            let mut too_large = Vec::new();
-            for file in found {
-                match index.reserve(file.size) {
-                    true => index.insert(&file.digest, file.size, Weak::new()),
-                    false => too_large.push(file.digest),
-                }
-            }
-            folder.remove(&too_large)?;
-            let evicted = index.evicted();
-            folder.remove_evicted(&evicted)?;
-            index.removed(&evicted);
-            Ok(Self(Arc::new(Shared {
-                folder: Arc::new(folder),
+            let (opened, found) = Folder::open(&folder)?;
+            let cache = Self(Arc::new(Shared {
+                root: folder,
+                folder: Mutex::new(Arc::new(opened)),
+                is_being_taken: AtomicBool::new(false),
+                was_gone: AtomicBool::new(false),
                 disk: Disk::new(),
-                index: Mutex::new(index),
-            })))
+                index: Mutex::new(Index::new(size)),
+            }));
+            cache.replace_files(found)?;
+            Ok(cache)
         });
         opening.await.map_err(io::Error::other)?
+    }
+
+    /// Checks that a folder can be taken: it is a cache, is empty, or is not there.
+    ///
+    /// # Errors
+    /// [`Foreign`](BlobCacheError::Foreign) if it has other files, or if it cannot be read.
+    pub fn check_folder(folder: &Path) -> Result<(), BlobCacheError> {
+        require_own(folder)
+    }
+
+    /// Has the files of a folder, as far as there is room.
+    fn replace_files(&self, found: Vec<FoundFile>) -> io::Result<()> {
+        let (too_large, evicted) = {
+            let mut index = self.index();
+            (index.replace_files(found), index.evicted())
+        };
+        let folder = self.folder();
+        folder.remove(&too_large)?;
+        folder.remove_evicted(&evicted)?;
+        self.index().removed(&evicted);
+        Ok(())
+    }
+
+    /// Creates a file for a blob; returns `None` while the folder is being taken again.
+    pub(super) fn create_file(&self, room: Room) -> io::Result<Option<Unfinished>> {
+        let folder = self.present_folder()?;
+        folder.map(|folder| folder.create(room)).transpose()
+    }
+
+    /// Returns the folder. If it went away, it is taken again; returns `None` while another call does that.
+    fn present_folder(&self) -> io::Result<Option<Arc<Folder>>> {
+        let folder = self.folder();
+        if folder.is_there()? && !self.0.was_gone.load(Ordering::Acquire) {
+            return Ok(Some(folder));
+        }
+        if self.0.is_being_taken.swap(true, Ordering::AcqRel) {
+            return Ok(None);
+        }
+        let taken = self.take_again();
+        self.0.is_being_taken.store(false, Ordering::Release);
+        taken.map(Some)
+    }
+
+    fn take_again(&self) -> io::Result<Arc<Folder>> {
+        let mut folder = self.folder();
+        let found = if folder.is_there()? {
+            if !self.0.was_gone.load(Ordering::Acquire) {
+                // Another call did it.
+                return Ok(folder);
+            }
+            folder.prepare()?
+        } else {
+            self.0.was_gone.store(true, Ordering::Release);
+            let (taken, found) = match folder.open_again() {
+                Ok(taken) => taken,
+                Err(BlobCacheError::Io(error)) => return Err(error),
+                Err(other) => return Err(io::Error::other(other)),
+            };
+            folder = Arc::new(taken);
+            *self.0.folder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&folder);
+            found
+        };
+        let files = found.len();
+        self.replace_files(found)?;
+        self.0.was_gone.store(false, Ordering::Release);
+        tracing::warn!(
+            folder = %self.0.root.display(), files,
+            "the cache of blobs was removed, replaced or unmounted, and is used again with what is there"
+        );
+        Ok(folder)
     }
 
     /// Returns whether it has a blob.
@@ -115,7 +186,7 @@ impl BlobCache {
                     Ok(Some(file)) => return Place::File(file),
                     Ok(None) => self.forget(digest).await,
                     Err(error) => {
-                        self.disk().reads.failed(&self.0.folder.root, &error);
+                        self.disk().reads.failed(&self.0.root, &error);
                         return Place::Bucket;
                     }
                 },
@@ -161,9 +232,16 @@ impl BlobCache {
     }
 
     async fn open_blob(&self, digest: &Digest, size: u64) -> io::Result<Option<Arc<File>>> {
-        let (folder, named) = (self.folder(), digest.clone());
-        let opened = self.disk().read(move || folder.open_blob(&named, size)).await?;
-        Ok(opened.map(|file| {
+        let (cache, named) = (self.clone(), digest.clone());
+        let opened = self.disk().read(move || {
+            let opened = cache.folder().open_blob(&named, size)?;
+            if opened.is_none() {
+                // Either this file is missing, or all of them are.
+                cache.present_folder()?;
+            }
+            Ok(opened)
+        });
+        Ok(opened.await?.map(|file| {
             let file = Arc::new(file);
             self.index().opened(digest, &file);
             file
@@ -173,7 +251,7 @@ impl BlobCache {
     /// Forgets a file that cannot be read as a whole, and leaves the disk alone for a while unless somebody cut the file.
     pub(super) async fn read_failed(&self, digest: &Digest, error: &io::Error) {
         if error.kind() != io::ErrorKind::UnexpectedEof {
-            self.disk().reads.failed(&self.0.folder.root, error);
+            self.disk().reads.failed(&self.0.root, error);
         }
         if error.kind() != io::ErrorKind::TimedOut {
             self.forget(digest).await;
@@ -189,13 +267,13 @@ impl BlobCache {
     }
 
     pub(super) fn read_worked(&self) {
-        self.disk().reads.worked(&self.0.folder.root);
+        self.disk().reads.worked(&self.0.root);
     }
 
     /// Leaves the disk alone for a while after a write that failed. If it is full, what was used least recently makes room for
     /// `size` bytes.
     pub(super) async fn write_failed(&self, size: u64, error: &io::Error) {
-        self.disk().writes.failed(&self.0.folder.root, error);
+        self.disk().writes.failed(&self.0.root, error);
         if matches!(
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -216,7 +294,7 @@ impl BlobCache {
     }
 
     pub(super) fn write_worked(&self) {
-        self.disk().writes.worked(&self.0.folder.root);
+        self.disk().writes.worked(&self.0.root);
     }
 
     /// Takes a client away from a fetch, which ends with the last one unless it has come far.
@@ -234,7 +312,7 @@ impl BlobCache {
     }
 
     pub(super) fn folder(&self) -> Arc<Folder> {
-        Arc::clone(&self.0.folder)
+        Arc::clone(&self.0.folder.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn disk(&self) -> &Disk {
@@ -255,7 +333,7 @@ fn log_not_removed(removed: io::Result<()>) {
 impl fmt::Debug for BlobCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlobCache")
-            .field("folder", &self.0.folder.root)
+            .field("folder", &self.0.root)
             .finish_non_exhaustive()
     }
 }

@@ -233,10 +233,13 @@ impl Writer {
         let Ok(algorithm) = self.fill.digest.supported_algorithm() else {
             return Ok(());
         };
-        let (disk, folder) = (self.cache.disk(), self.cache.folder());
-        let room = Room::new(self.cache.clone());
+        let (disk, cache) = (self.cache.disk(), self.cache.clone());
+        let created = disk.write(move || cache.create_file(Room::new(cache.clone())));
+        let Some(file) = created.await? else {
+            return Ok(());
+        };
         let mut written = Written {
-            file: disk.write(move || folder.create(room)).await?,
+            file,
             hasher: Hasher::new(algorithm),
             fill: Arc::clone(&self.fill),
         };

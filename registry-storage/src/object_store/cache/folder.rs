@@ -2,8 +2,8 @@
 //! being written.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,11 +19,13 @@ const BLOBS: &str = "blobs";
 const FILLING: &str = "filling";
 const LOCK: &str = "lock";
 
-/// Tells backup programs to leave a folder out, by <https://bford.info/cachedir/>.
-const TAG: (&str, &str) = (
-    "CACHEDIR.TAG",
-    "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of a container registry's blobs, which are in a bucket. It may be deleted while the registry is stopped.\n",
-);
+const TAG: &str = "CACHEDIR.TAG";
+
+/// Tells backup programs to leave a folder out, by <https://bford.info/cachedir/>, and this one that it may have it.
+const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of a container registry's blobs, which are in a bucket. It may be deleted while the registry is stopped.\n";
+
+/// A file system has it in its root.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// Why a folder cannot be a cache.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,11 @@ pub enum BlobCacheError {
     /// Another process has it.
     #[error("another process uses it as its cache; give each its own folder")]
     InUse,
+    /// It has files and is no cache. One of them is named here.
+    #[error(
+        "it has other files, such as {0}, and a cache needs a folder of its own; name one that is empty, or that is not there yet"
+    )]
+    Foreign(String),
     /// It cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -42,7 +49,7 @@ pub enum BlobCacheError {
 pub(super) struct Folder {
     pub(super) root: PathBuf,
     /// It is locked until the process ends, in any way.
-    _lock: File,
+    lock: File,
 }
 
 /// A file that was found in a folder.
@@ -55,6 +62,7 @@ pub(super) struct FoundFile {
 impl Folder {
     /// Creates a folder unless there is one, and takes it. Returns also its files, in the order of their last use.
     pub(super) fn open(root: &Path) -> Result<(Self, Vec<FoundFile>), BlobCacheError> {
+        require_own(root)?;
         create_folder(root)?;
         let lock = private_file()
             .create(true)
@@ -65,14 +73,27 @@ impl Folder {
             Err(TryLockError::WouldBlock) => return Err(BlobCacheError::InUse),
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
+        let root = root.to_owned();
+        let folder = Self { root, lock };
+        let found = folder.prepare()?;
+        Ok((folder, found))
+    }
+
+    /// Makes what is missing in it, and removes what was being written. Returns its files, in the order of their last use.
+    pub(super) fn prepare(&self) -> io::Result<Vec<FoundFile>> {
+        let root = &self.root;
         for folder in [BLOBS, FILLING] {
             create_folder(&root.join(folder))?;
         }
-        let (tag, text) = TAG;
-        fs::write(root.join(tag), text)?;
+        if read_tag(root)? != TAG_TEXT {
+            fs::write(root.join(TAG), TAG_TEXT)?;
+        }
         // Those of a process that was killed.
         for file in fs::read_dir(root.join(FILLING))? {
-            fs::remove_file(file?.path())?;
+            let file = file?;
+            if !file.file_type()?.is_dir() {
+                fs::remove_file(file.path())?;
+            }
         }
         let mut found = Vec::new();
         for file in fs::read_dir(root.join(BLOBS))? {
@@ -85,8 +106,32 @@ impl Folder {
             }
         }
         found.sort_by_key(|file| file.used);
-        let root = root.to_owned();
-        Ok((Self { root, _lock: lock }, found))
+        Ok(found)
+    }
+
+    /// Returns whether the folder is the one that was opened: it may have been removed, replaced or unmounted since.
+    pub(super) fn is_there(&self) -> io::Result<bool> {
+        let held = self.lock.metadata()?;
+        match fs::metadata(self.root.join(LOCK)) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the folder again after it went away: a cache that is back, or an empty folder on the same file system. Where one was
+    /// mounted that is not any more, blobs would fill another disk.
+    pub(super) fn open_again(&self) -> Result<(Self, Vec<FoundFile>), BlobCacheError> {
+        let device = self.lock.metadata()?.dev();
+        let is_near = || {
+            let there = self.root.ancestors().find_map(|there| fs::metadata(there).ok());
+            there.is_some_and(|there| there.dev() == device)
+        };
+        if read_tag(&self.root)? != TAG_TEXT && !is_near() {
+            let error = "the folder was unmounted; it is used again once it is back";
+            return Err(io::Error::new(io::ErrorKind::NotFound, error).into());
+        }
+        Self::open(&self.root)
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -186,6 +231,52 @@ impl Drop for Unfinished {
             Err(_) => remove(),
         }
     }
+}
+
+/// Refuses a folder that has files and is no cache: they would be left out of backups, and the cache removes files.
+pub(super) fn require_own(root: &Path) -> Result<(), BlobCacheError> {
+    let tag = read_tag(root)?;
+    if tag == TAG_TEXT {
+        return Ok(());
+    }
+    let files = match fs::read_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    for file in files {
+        let file = file?;
+        let name = file.file_name();
+        // What a start left that was cut off.
+        let is_begun = || {
+            let is_empty = file
+                .metadata()
+                .is_ok_and(|file| file.is_file() && file.len() == 0);
+            name == LOCK && is_empty || name == TAG && TAG_TEXT.starts_with(&tag)
+        };
+        if name != LOST_AND_FOUND && !is_begun() {
+            return Err(BlobCacheError::Foreign(name.display().to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the beginning of what marks a folder; an empty text if nothing does.
+fn read_tag(root: &Path) -> io::Result<String> {
+    let mut text = Vec::new();
+    match File::open(root.join(TAG)) {
+        Ok(tag) => tag.take(TAG_TEXT.len() as u64 + 1).read_to_end(&mut text)?,
+        Err(error) if is_missing(&error) => 0,
+        Err(error) => return Err(error),
+    };
+    // What is not text is not ours.
+    Ok(String::from_utf8(text).unwrap_or_else(|_| "another".into()))
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle
+    )
 }
 
 fn digest_of(name: &str) -> Option<Digest> {

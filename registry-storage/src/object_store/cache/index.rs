@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use registry_core::Digest;
 
 use super::fill::Fill;
+use super::folder::FoundFile;
 use crate::background::Background;
 
 /// The most files of a cache: each takes some 300 bytes of memory.
@@ -77,6 +78,22 @@ impl Index {
             evicted: BTreeMap::new(),
             last_evicted: 0,
         }
+    }
+
+    /// Begins anew with the files of a folder, in the order of their use. Returns those for which there is no room.
+    pub(super) fn replace_files(&mut self, found: Vec<FoundFile>) -> Vec<Digest> {
+        self.kept = 0;
+        self.files.clear();
+        self.by_use.clear();
+        self.evicted.clear();
+        let mut too_large = Vec::new();
+        for file in found {
+            match self.reserve(file.size) {
+                true => self.insert(&file.digest, file.size, Weak::new()),
+                false => too_large.push(file.digest),
+            }
+        }
+        too_large
     }
 
     pub(super) fn has(&self, digest: &Digest, size: u64) -> bool {
