@@ -7,7 +7,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[expect(dead_code, reason = "each test program uses its own part")]
+#[path = "../clients/docker_daemon.rs"]
+mod docker_daemon;
+#[expect(dead_code, reason = "each test program uses its own part")]
+#[path = "../clients/tools.rs"]
+mod tools;
+
 mod balancer;
 mod client;
+mod engine;
 mod replicas;
 mod skopeo;

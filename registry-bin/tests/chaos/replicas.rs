@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::balancer::Balancer;
 use super::client::Client;
+use super::engine::Engine;
 use super::skopeo::Skopeo;
 use crate::support::bucket::BucketServer;
 use crate::support::content::Random;
@@ -80,6 +81,7 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
         .map(|number| Client::new(number, seed, balancer.address(), GRACE))
         .collect();
     let skopeo = Skopeo::find(folder.path(), balancer.address());
+    let mut engines = Engine::all(folder.path(), balancer.address());
     let (mut kills, mut stops) = (0, 0);
     let stop = AtomicBool::new(false);
     let mut replicas: Vec<Server> = Vec::new();
@@ -102,6 +104,12 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
             scope.spawn(|| {
                 let _stopped = StopAtEnd(&stop);
                 skopeo.work(&stop);
+            });
+        }
+        for engine in &mut engines {
+            scope.spawn(|| {
+                let _stopped = StopAtEnd(&stop);
+                engine.work(&stop);
             });
         }
         let end = Instant::now() + Duration::from_secs(seconds);
@@ -132,7 +140,7 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
     let total = |count: fn(&Client) -> u64| clients.iter().map(count).sum::<u64>();
     println!(
         "{seconds} s, {kills} kills, {stops} stops: {} pushes, {} pulls, {} deletes; {} broken connections, {} answers to try \
-         later, {} uploads resumed, {} begun again; longest push {:.1} s; skopeo {}",
+         later, {} uploads resumed, {} begun again; longest push {:.1} s; skopeo {}, {}",
         total(|client| client.counts.pushed),
         total(|client| client.counts.pulled),
         total(|client| client.counts.deleted),
@@ -146,7 +154,12 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
             .max()
             .unwrap_or_default()
             .as_secs_f32(),
-        skopeo.as_ref().map_or(0, Skopeo::copies)
+        skopeo.as_ref().map_or(0, Skopeo::copies),
+        engines
+            .iter()
+            .map(Engine::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
     );
     let enough = seconds / 2;
     assert!(
@@ -169,6 +182,7 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
     if let Some(skopeo) = &skopeo {
         skopeo.delete_all();
     }
+    engines.iter().for_each(Engine::delete_all);
     expect_bytes(&bucket, named.len());
     for client in &mut clients {
         client.expect_all(replicas[0].address());

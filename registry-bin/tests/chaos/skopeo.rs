@@ -15,8 +15,8 @@ const LAYERS: [u64; 2] = [6 << 20, 70_000];
 
 /// How often one copy is tried.
 const MOST_CALLS: u32 = 20;
-/// What skopeo says if a connection broke off, or the registry asks for patience.
-const BROKEN: [&str; 8] = [
+/// What these programs say if a connection broke off, or the registry asks for patience.
+const BROKEN: [&str; 9] = [
     "EOF",
     // A connection that was kept for the next request, whose server was killed.
     "server closed idle connection",
@@ -24,6 +24,7 @@ const BROKEN: [&str; 8] = [
     "connection refused",
     "connection reset",
     "broken pipe",
+    "use of closed network connection",
     "503",
     "UNAVAILABLE",
 ];
@@ -97,11 +98,8 @@ impl Skopeo {
         }
     }
 
-    /// Copies an image, and again as a person would if a connection broke off in a place that skopeo does not repeat,
-    /// such as the middle of a small blob.
     fn copy(&self, from: &str, to: &str) {
-        let mut complaints = Vec::new();
-        for _ in 0..MOST_CALLS {
+        until_unbroken(&format!("skopeo from {from} to {to}"), || {
             let mut command = Command::new("skopeo");
             command.args([
                 "--insecure-policy",
@@ -112,17 +110,11 @@ impl Skopeo {
             ]);
             command.args(["--src-tls-verify=false", "--dest-tls-verify=false", from, to]);
             let output = command.env("HOME", &self.folder).output().expect("skopeo runs");
-            if output.status.success() {
-                return;
+            match output.status.success() {
+                true => Ok(()),
+                false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
             }
-            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(
-                BROKEN.iter().any(|broken| complaint.contains(broken)),
-                "{from} to {to}: {complaint}"
-            );
-            complaints.push(complaint);
-        }
-        panic!("{from} to {to}: {complaints:?}");
+        });
     }
 
     pub(crate) fn delete_all(&self) {
@@ -134,4 +126,17 @@ impl Skopeo {
             assert!(matches!(response.status, 202 | 404), "{}", response.summary());
         }
     }
+}
+
+/// Calls a program, and again as a person would if a connection broke off in a place that it does not repeat, such as the middle
+/// of a small blob.
+pub(crate) fn until_unbroken<T>(what: &str, call: impl Fn() -> Result<T, String>) {
+    let mut complaints = Vec::new();
+    for _ in 0..MOST_CALLS {
+        let Err(complaint) = call() else { return };
+        let is_broken = BROKEN.iter().any(|broken| complaint.contains(broken));
+        assert!(is_broken, "{what}: {complaint}");
+        complaints.push(complaint);
+    }
+    panic!("{what}: {complaints:?}");
 }

@@ -112,7 +112,7 @@ fn skopeo_and_podman_log_in() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let (Some(skopeo), Some(podman)) = (
         crate::skopeo::tool(folder.path()),
-        crate::podman::tool(folder.path()),
+        crate::tools::podman(folder.path()),
     ) else {
         return;
     };

@@ -1,25 +1,15 @@
 //! podman: pull, push under another name, remove, pull by digest.
 
-use std::path::Path;
-
 use crate::samples::{FILES, expect_file, push_image};
 use crate::support::repository::Repository;
-use crate::tools::{Tool, server_and_folder};
-
-pub(crate) fn tool(folder: &Path) -> Option<Tool> {
-    let (root, run) = (folder.join("root"), folder.join("run"));
-    let (root, run) = (
-        root.to_str().expect("a plain path"),
-        run.to_str().expect("a plain path"),
-    );
-    let podman = Tool::find("podman", folder)?.with(["--root", root, "--runroot", run]);
-    Some(podman.with(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]))
-}
+use crate::tools::{podman, server_and_folder};
 
 #[test]
 fn an_image_is_pulled_pushed_and_pulled_by_digest() {
     let (server, folder) = server_and_folder();
-    let Some(podman) = tool(folder.path()) else { return };
+    let Some(podman) = podman(folder.path()) else {
+        return;
+    };
     push_image(&Repository::new(server.address(), "pod/test"), "v1");
     let first = format!("{}/pod/test:v1", server.address());
     let second = format!("{}/pod/copy:v2", server.address());

@@ -5,7 +5,7 @@ use crate::samples::push_image;
 use crate::support::bucket::BucketServer;
 use crate::support::repository::Repository;
 use crate::support::server::Server;
-use crate::{containerd, podman, skopeo};
+use crate::{containerd, skopeo};
 
 /// Pulls an image by `pull`, which takes its reference, and looks whether its layer came from the bucket.
 fn expect_pull_from_bucket(pull: impl FnOnce(&str)) {
@@ -34,7 +34,7 @@ fn skopeo_copies_from_the_bucket() {
 #[test]
 fn podman_pulls_from_the_bucket() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let Some(podman) = podman::tool(folder.path()) else {
+    let Some(podman) = crate::tools::podman(folder.path()) else {
         return;
     };
     expect_pull_from_bucket(|reference| {

@@ -90,7 +90,7 @@ fn skopeo_copies(server: &TlsServer, authority: &Path) {
 
 fn podman_pulls(server: &TlsServer, authority: &Path) {
     let work = tempfile::tempdir().expect("a temporary folder can be made");
-    let Some(podman) = crate::podman::tool(work.path()) else {
+    let Some(podman) = crate::tools::podman(work.path()) else {
         return;
     };
     let certificates = certificates(work.path(), authority);

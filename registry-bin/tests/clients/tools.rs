@@ -33,7 +33,7 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// A command with the arguments that stand before those of each call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tool {
     program: PathBuf,
     arguments: Vec<String>,
@@ -95,6 +95,17 @@ impl Tool {
         let complaint = String::from_utf8_lossy(&output.stderr);
         Err(format!("{command:?}: {}\n{printed}\n{complaint}", output.status))
     }
+}
+
+/// podman with its images in `folder`; nothing where it is not on this machine.
+pub(crate) fn podman(folder: &Path) -> Option<Tool> {
+    let (root, run) = (folder.join("root"), folder.join("run"));
+    let (root, run) = (
+        root.to_str().expect("a plain path"),
+        run.to_str().expect("a plain path"),
+    );
+    let podman = Tool::find("podman", folder)?.with(["--root", root, "--runroot", run]);
+    Some(podman.with(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]))
 }
 
 /// A program that runs beside the test. Dropping it asks it to stop, and kills it if it does not.
