@@ -6,6 +6,7 @@ mod any;
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod collect;
+mod collected;
 pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod explain;
