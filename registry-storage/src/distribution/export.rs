@@ -24,7 +24,7 @@ use crate::store::Store;
 const NAMES_PER_PAGE: usize = 500;
 
 /// The maximum number of passes over a repository if tags are pushed meanwhile.
-const MAXIMUM_PASSES: usize = 8;
+pub(super) const MAXIMUM_PASSES: usize = 8;
 
 /// The result of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub(crate) async fn export<B: Backend>(
         report: ExportReport::default(),
         observer,
     };
-    let names = export.repositories().await?;
+    let names = all_repositories(store).await?;
     export.report.repositories = names.len() as u64;
     export.count(&names).await?;
     export.report_progress();
@@ -158,25 +158,12 @@ impl<B: Backend> Export<'_, B> {
         for name in names {
             for prefix in [Key::repository_blobs(name), Key::manifests(name)] {
                 let mut pages = Pages::of(prefix.clone());
-                while let Some(digests) = self.digests(&prefix, &mut pages).await? {
+                while let Some(digests) = next_digests(self.store, &prefix, &mut pages).await? {
                     self.report.links += digests.len() as u64;
                 }
             }
         }
         Ok(())
-    }
-
-    async fn repositories(&self) -> Result<Vec<RepositoryName>, ExportError> {
-        let mut names = Vec::new();
-        let mut request = first_page();
-        loop {
-            let page = self.store.list_repositories(request.clone()).await?;
-            names.extend(page.items);
-            match page.next {
-                Some(next) => request.last = Some(next),
-                None => return Ok(names),
-            }
-        }
     }
 
     async fn repository(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
@@ -200,20 +187,10 @@ impl<B: Backend> Export<'_, B> {
         Err(ExportError::Busy(name.clone()))
     }
 
-    /// Lists the digests in the next page of the keys with `prefix`.
-    async fn digests(&self, prefix: &Key, pages: &mut Pages) -> Result<Option<Vec<Digest>>, ExportError> {
-        let Some(page) = pages.next(self.store.backend()).await? else {
-            return Ok(None);
-        };
-        let visible = page.iter().filter(|entry| state_of_size(entry.size).is_visible());
-        let digests = visible.filter_map(|entry| entry.key.after(prefix)?.replacen('/', ":", 1).parse().ok());
-        Ok(Some(digests.collect()))
-    }
-
     async fn blobs(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
         let prefix = Key::repository_blobs(name);
         let mut pages = Pages::of(prefix.clone());
-        while let Some(digests) = self.digests(&prefix, &mut pages).await? {
+        while let Some(digests) = next_digests(self.store, &prefix, &mut pages).await? {
             for digest in digests {
                 // The list is of back references: the repository may no longer have the blob.
                 let Some(blob) = self.store.granted_bytes(name, &digest).await? else {
@@ -303,7 +280,7 @@ impl<B: Backend> Export<'_, B> {
     async fn manifests(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
         let prefix = Key::manifests(name);
         let mut pages = Pages::of(prefix.clone());
-        while let Some(digests) = self.digests(&prefix, &mut pages).await? {
+        while let Some(digests) = next_digests(self.store, &prefix, &mut pages).await? {
             for digest in digests {
                 let reference = Reference::Digest(digest.clone());
                 let manifest = match self.store.get_manifest(name, &reference).await {
@@ -373,14 +350,42 @@ enum Placed {
     Not,
 }
 
-const fn first_page() -> PageRequest {
+/// Lists all repositories.
+pub(super) async fn all_repositories<B: Backend>(store: &Store<B>) -> Result<Vec<RepositoryName>, Error> {
+    let mut names = Vec::new();
+    let mut request = first_page();
+    loop {
+        let page = store.list_repositories(request.clone()).await?;
+        names.extend(page.items);
+        match page.next {
+            Some(next) => request.last = Some(next),
+            None => return Ok(names),
+        }
+    }
+}
+
+/// Lists the digests in the next page of the keys with `prefix`.
+pub(super) async fn next_digests<B: Backend>(
+    store: &Store<B>,
+    prefix: &Key,
+    pages: &mut Pages,
+) -> Result<Option<Vec<Digest>>, Error> {
+    let Some(page) = pages.next(store.backend()).await? else {
+        return Ok(None);
+    };
+    let visible = page.iter().filter(|entry| state_of_size(entry.size).is_visible());
+    let digests = visible.filter_map(|entry| entry.key.after(prefix)?.replacen('/', ":", 1).parse().ok());
+    Ok(Some(digests.collect()))
+}
+
+pub(super) const fn first_page() -> PageRequest {
     PageRequest {
         last: None,
         limit: NAMES_PER_PAGE,
     }
 }
 
-fn is_unknown(error: &Error) -> bool {
+pub(super) fn is_unknown(error: &Error) -> bool {
     matches!(
         error.code(),
         registry_core::ErrorCode::ManifestUnknown | registry_core::ErrorCode::NameUnknown

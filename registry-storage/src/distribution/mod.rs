@@ -6,7 +6,7 @@
 //! [`adopt_in_place`] gives a store in a bucket the content of the tree in the same folder of the bucket, without copying it
 //! either: the bytes are named where they are.
 //! [`Maintenance::export_distribution`](crate::Maintenance::export_distribution) writes the content of any store as a
-//! tree.
+//! tree in a folder, and [`export_in_place`] that of a store in a bucket as the tree beside it.
 
 mod adopt;
 mod amount;
@@ -35,7 +35,10 @@ mod window;
 
 pub use self::adopt::{Adoption, adoption, has_news, update};
 pub(crate) use self::adopt::{adopt, note_export};
-pub use self::bucket::{ReleaseError, ReleaseReport, adopt_in_place, has_tree, release, survey_in_place};
+pub use self::bucket::{
+    ExportInPlaceError, ExportInPlaceReport, ReleaseError, ReleaseReport, adopt_in_place, export_in_place,
+    has_tree, release, survey_in_place,
+};
 pub use self::defect::{BrokenLink, Defect, DefectKind};
 pub use self::error::AdoptError;
 pub(crate) use self::export::export;

@@ -62,7 +62,7 @@ impl ObjectStoreBackend {
     }
 
     /// Overwriting is harmless: a name belongs to one content, and a repetition writes the same content again.
-    async fn put_whole(&self, path: &Path, content: Bytes) -> Result<(), Error> {
+    pub(super) async fn put_whole(&self, path: &Path, content: Bytes) -> Result<(), Error> {
         let request = self.store.put(path, content.clone().into());
         self.run(content.len(), request).await.map_err(convert)?;
         Ok(())

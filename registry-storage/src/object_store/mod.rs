@@ -10,6 +10,8 @@ pub(crate) mod client;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod connection;
 mod content;
+#[cfg(all(feature = "filesystem", unix))]
+mod copy;
 mod error;
 #[cfg(feature = "gcs")]
 mod gcs;

@@ -99,6 +99,30 @@ mod access {
             }
         }
 
+        /// Returns whether an object has exactly this content.
+        pub(crate) async fn has_content(&self, key: &str, content: &[u8]) -> Result<bool, Error> {
+            let path = self.path(key)?;
+            let request = async {
+                let result = self.store.get_opts(&path, GetOptions::default()).await?;
+                // What is larger is not read.
+                match result.meta.size == content.len() as u64 {
+                    true => result.bytes().await.map(Some),
+                    false => Ok(None),
+                }
+            };
+            match self.run(content.len(), request).await {
+                Ok(found) => Ok(found.is_some_and(|found| found == content)),
+                Err(error) if is_absent(&error) => Ok(false),
+                Err(error) => Err(convert(error)),
+            }
+        }
+
+        /// Writes an object of the tree, over what is there.
+        pub(crate) async fn put_tree_object(&self, key: &str, content: Bytes) -> Result<(), Error> {
+            self.require_writer()?;
+            self.put_whole(&self.path(key)?, content).await
+        }
+
         /// Deletes an object of the tree. It is no error if there is none.
         pub(crate) async fn delete_tree_object(&self, key: &str) -> Result<(), Error> {
             self.require_writer()?;

@@ -1,7 +1,7 @@
 //! The keys of a tree in a bucket. A listing of all keys below a repository is what the folders of a tree on a disk are.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use registry_core::{Algorithm, Digest, RepositoryName, Tag};
 
@@ -34,6 +34,50 @@ pub(super) fn digest_of_content(object: &TreeObject) -> Option<Digest> {
     let digest: Digest = format!("{algorithm}:{encoded}").parse().ok()?;
     let is_there = encoded.starts_with(first) && parts.next().is_none();
     (is_there && digest.algorithm().is_some()).then_some(digest)
+}
+
+/// The key of content.
+pub(super) fn data(digest: &Digest) -> String {
+    key(&layout::data(Path::new(layout::TREE), digest))
+}
+
+/// The key of the link that lets a repository read a blob.
+pub(super) fn layer(name: &RepositoryName, digest: &Digest) -> String {
+    key(&layout::link(&layout::layers(&repository(name)), digest))
+}
+
+/// The key of the link of a manifest of a repository.
+pub(super) fn revision(name: &RepositoryName, digest: &Digest) -> String {
+    key(&layout::link(&layout::revisions(&repository(name)), digest))
+}
+
+/// What precedes a digest in the key of a link of a manifest.
+pub(super) fn revisions(name: &RepositoryName) -> String {
+    format!("{}/", key(&layout::revisions(&repository(name))))
+}
+
+/// What all keys of a repository begin with.
+pub(super) fn below(name: &RepositoryName) -> String {
+    format!("{}/_", folder(name))
+}
+
+/// The key of what a tag names now.
+pub(super) fn tag(name: &RepositoryName, tag: &Tag) -> String {
+    key(&layout::tag(&repository(name), tag))
+}
+
+/// The key that records that a tag once named a manifest.
+pub(super) fn tag_entry(name: &RepositoryName, tag: &Tag, digest: &Digest) -> String {
+    key(&layout::tag_entry(&repository(name), tag, digest))
+}
+
+fn repository(name: &RepositoryName) -> PathBuf {
+    layout::repository(Path::new(layout::TREE), name)
+}
+
+/// Returns a path as a key. No part of it is anything but text.
+fn key(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// What an object of a repository is.

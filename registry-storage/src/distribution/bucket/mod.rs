@@ -1,9 +1,14 @@
-//! A tree in the bucket of a store: it is adopted where it is, and released once there is no way back.
+//! A tree in the bucket of a store: it is adopted where it is, written for the way back, and released once
+//! there is none.
 
+mod export;
 mod links;
 mod release;
+mod repository;
 mod source;
+mod unknown;
 
+pub use self::export::{ExportInPlaceError, ExportInPlaceReport, export_in_place};
 pub use self::release::{ReleaseError, ReleaseReport, release};
 use self::source::BucketTree;
 use super::adopt::{Adoption, adoption};

@@ -121,7 +121,7 @@ async fn find_newer(
 
 /// Returns whether an object is a link that was written once the adoption had begun, or in the second before. Some stores date
 /// objects by whole seconds.
-fn is_newer(object: &TreeObject, begun: Timestamp) -> bool {
+pub(super) fn is_newer(object: &TreeObject, begun: Timestamp) -> bool {
     object.key.ends_with("/link") && object.written.0 / 1000 >= begun.0 / 1000
 }
 

@@ -120,6 +120,11 @@ impl Bucket {
         object
     }
 
+    pub(super) fn copy(&mut self, source: &str, key: &str) -> Result<Object, Refusal> {
+        let object = self.get(source)?;
+        Ok(self.insert(key, object))
+    }
+
     pub(super) fn delete(&mut self, key: &str) {
         self.objects.remove(key);
     }

@@ -38,7 +38,7 @@ const BUCKET: &str = "bucket";
 ///
 /// Conditions on writes are atomic. Entity tags are derived from the content alone, as those of S3 are, so that a
 /// missing nonce is detected. An upload is completed only with the right tags, in ascending order, and if every part
-/// but the last has at least 5 MiB; afterwards it is gone. Listings are in byte order and at most 1000 keys long. An
+/// but the last has at least 5 MiB; afterwards it is gone. An object may be copied as a whole. Listings are in byte order and at most 1000 keys long. An
 /// unsigned request is refused, and an unknown one gets 501. (The signature is not checked.) A URL that is signed for twenty
 /// minutes reads an object. It also speaks as much of Google Cloud Storage's XML, which is the same but for generations.
 ///

@@ -169,8 +169,16 @@ fn answer(
                     .body(Full::new(object.content.slice(range))),
             })
         }
+        (&Method::PUT, key, []) if copy_source(&head.headers).is_some() => {
+            let source = decode(copy_source(&head.headers).unwrap_or_default());
+            let (_, source) = source.split_once('/').ok_or((400, "InvalidArgument"))?;
+            let object = bucket.copy(source, key)?;
+            Ok(xml(&format!(
+                "<CopyObjectResult><ETag>{}</ETag></CopyObjectResult>",
+                escape(&object.tag)
+            )))
+        }
         (&Method::PUT, key, []) => {
-            refuse_copies(&head.headers)?;
             let condition = match write_condition(&head.headers)? {
                 _ if state.faults.ignores_conditions() => WriteCondition::Nothing,
                 condition => condition,
@@ -196,7 +204,9 @@ fn answer(
             Ok(xml(&document))
         }
         (&Method::PUT, key, ["partNumber", "uploadId"]) => {
-            refuse_copies(&head.headers)?;
+            if copy_source(&head.headers).is_some() {
+                return Err((501, "NotImplemented"));
+            }
             let number = value("partNumber")
                 .parse()
                 .map_err(|_| (400, "InvalidArgument"))?;
@@ -328,11 +338,9 @@ fn write_condition(headers: &HeaderMap) -> Result<WriteCondition, Refusal> {
     }
 }
 
-fn refuse_copies(headers: &HeaderMap) -> Result<(), Refusal> {
-    if headers.contains_key("x-amz-copy-source") {
-        return Err((501, "NotImplemented"));
-    }
-    Ok(())
+/// Returns the bucket and the key of which an object is to be a copy.
+fn copy_source(headers: &HeaderMap) -> Option<&str> {
+    text(headers, "x-amz-copy-source").or_else(|| text(headers, "x-goog-copy-source"))
 }
 
 fn requested_range(headers: &HeaderMap, size: usize) -> Result<Option<Range<usize>>, Refusal> {

@@ -1,0 +1,159 @@
+//! Copying bytes within a bucket.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use object_store::CopyOptions;
+use registry_core::storage::BlobContent;
+use registry_core::{Error, ErrorCode};
+
+use super::ObjectStoreBackend;
+use super::error::{convert, is_absent};
+use crate::backend::{Backend as _, Expect, Part, StagedBytes};
+use crate::bytes_name::BytesName;
+
+/// The largest object that `CopyObject` of S3 copies, in bytes.
+const COPY_BYTES: u64 = 5 << 30;
+
+impl ObjectStoreBackend {
+    /// Copies bytes of a known size to another name, and returns `false` if they are not there with that size.
+    ///
+    /// The store copies them. Those that are too large for that are read and sent in parts, of which one is in memory.
+    pub(crate) async fn copy_bytes(
+        &self,
+        from: &BytesName,
+        to: &BytesName,
+        size: u64,
+    ) -> Result<bool, Error> {
+        self.require_writer()?;
+        if self.size(from).await? != Some(size) {
+            return Ok(false);
+        }
+        if size > COPY_BYTES {
+            return self.copy_in_parts(from, to, size).await;
+        }
+        let (source, target) = (self.bytes_path(from)?, self.bytes_path(to)?);
+        let request = self.store.copy_opts(&source, &target, CopyOptions::default());
+        match self
+            .run(usize::try_from(size).unwrap_or(usize::MAX), request)
+            .await
+        {
+            Ok(()) => {}
+            Err(error) if is_absent(&error) => return Ok(false),
+            Err(error) => return Err(convert(error)),
+        }
+        // Azure may still be copying when it answers, and then refuses to read.
+        let copied = self.look(&target).await?;
+        Ok(copied.is_some_and(|copied| copied.size == size))
+    }
+
+    /// Copies bytes through this process.
+    async fn copy_in_parts(&self, from: &BytesName, to: &BytesName, size: u64) -> Result<bool, Error> {
+        let Some(content) = self.open_bytes(from, Expect::SizeNow(size)).await? else {
+            return Ok(false);
+        };
+        let staged = StagedBytes {
+            name: to.clone(),
+            token: Some(self.begin(to).await?),
+        };
+        let sent = self.send_parts(&staged, &*content, size).await;
+        if sent.is_err() {
+            // Nothing continues it. What cannot be aborted is left to the bucket's rule for incomplete uploads.
+            drop(self.abort(&staged).await);
+        }
+        match sent {
+            Err(error) if error.code() == ErrorCode::BlobUnknown => Ok(false),
+            sent => sent.map(|()| true),
+        }
+    }
+
+    async fn send_parts(
+        &self,
+        staged: &StagedBytes,
+        content: &dyn BlobContent,
+        size: u64,
+    ) -> Result<(), Error> {
+        let mut writer = self.writer(staged, Arc::new(()))?;
+        let mut parts = Vec::new();
+        let mut at = 0;
+        while at < size {
+            let end = size.min(at + self.part_size(at) as u64);
+            let length = usize::try_from(end - at).map_err(Error::internal)?;
+            let _memory = self.reserve_memory(length).await;
+            let part = read(content, at..end, length).await?;
+            let tag = writer.write(parts.len(), at, part).await?;
+            parts.push(Part {
+                size: end - at,
+                tag: tag.unwrap_or_default(),
+            });
+            at = end;
+        }
+        self.complete(staged, &parts, Bytes::new()).await
+    }
+}
+
+/// Reads a range as a whole.
+async fn read(content: &dyn BlobContent, range: Range<u64>, length: usize) -> Result<Bytes, Error> {
+    let mut part = BytesMut::with_capacity(length);
+    let mut chunks = content.read(range);
+    while let Some(chunk) = chunks.next().await {
+        part.extend_from_slice(&chunk?);
+    }
+    Ok(part.freeze())
+}
+
+#[cfg(all(test, feature = "testing", feature = "s3"))]
+mod tests {
+    use registry_core::{Algorithm, Digest, Timestamp};
+
+    use super::*;
+    use crate::testing::S3Double;
+
+    /// More than two parts.
+    const SIZE: usize = 11 << 20;
+
+    fn content() -> Bytes {
+        (0..SIZE).map(|at| (at >> 7) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn bytes_are_copied_by_the_store_or_in_parts() {
+        let double = S3Double::start().await.unwrap();
+        let backend = double.backend("root").unwrap();
+        let from = BytesName::random(Timestamp(0));
+        double.put(&format!("root/bytes/{from}"), content());
+        let size = SIZE as u64;
+        for seed in ["one", "two"] {
+            let digest = Digest::of(Algorithm::Sha256, seed.as_bytes());
+            let to = BytesName::in_tree(&digest).unwrap();
+            double.faults().take_seen();
+            let copied = match seed {
+                "one" => backend.copy_bytes(&from, &to, size).await,
+                _ => backend.copy_in_parts(&from, &to, size).await,
+            };
+            assert!(copied.unwrap());
+            let key = backend.bytes_path(&to).unwrap();
+            assert!(double.objects()[key.as_ref()] == content(), "{seed}");
+            let seen = double.faults().take_seen();
+            let parts = seen.iter().filter(|request| request.contains("partNumber"));
+            assert_eq!(parts.count(), if seed == "one" { 0 } else { 3 }, "{seen:?}");
+        }
+        assert_eq!(double.open_uploads(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_not_copied() {
+        let double = S3Double::start().await.unwrap();
+        let backend = double.backend("root").unwrap();
+        let (from, to) = (BytesName::random(Timestamp(0)), BytesName::random(Timestamp(0)));
+        assert!(!backend.copy_bytes(&from, &to, 7).await.unwrap());
+        assert!(!backend.copy_in_parts(&from, &to, 7).await.unwrap());
+        // Nor what has another size.
+        double.put(&format!("root/bytes/{from}"), content());
+        assert!(!backend.copy_bytes(&from, &to, 7).await.unwrap());
+        assert!(!backend.copy_in_parts(&from, &to, 7).await.unwrap());
+        assert_eq!(double.open_uploads(), 0);
+    }
+}
