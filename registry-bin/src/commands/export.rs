@@ -9,13 +9,15 @@ use registry_storage::Maintenance;
 use registry_storage::distribution::ExportOptions;
 use serde::{Deserialize, Serialize};
 
+use super::export_bucket;
 use crate::arguments::{NamedStore, StoreArguments};
-use crate::config::load;
+use crate::config::{Configuration, load};
 use crate::control::{Command, Outcome, Reporter, absolute, execute};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
 use crate::ownership::WithOwner as _;
+use crate::storage::StorageLocation;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -23,12 +25,17 @@ use crate::ownership::WithOwner as _;
 Examples:
   registry-bin export --layout distribution /srv/back --storage /var/lib/registry
   registry-bin export --layout distribution /var/lib/registry --config /etc/docker/registry/config.yml
+  registry-bin export --layout distribution --in-place --config /etc/docker/registry/config.yml
   registry-bin export --layout oci app.tar team/app --storage /srv/registry
   registry-bin export --layout oci /srv/images --storage s3://bucket/prefix
   skopeo copy oci:/srv/images:team/app:v1 docker://example.com/team/app:v1
 
 distribution: an empty folder gets exactly what is here. The adopted folder gets what it lacks, and tags are moved; nothing is
 deleted there, so what was deleted only here remains. Content is linked on the same file system and copied elsewhere.
+
+distribution --in-place: the tree in the bucket of the configuration, below its `rootdirectory`, gets exactly what is here, so that
+registry:2 can go on there. The bucket copies content that it lacks. The links of what was deleted here are deleted. It is refused
+if registry:2 wrote there since the adoption, and what it wrote is not here.
 
 oci: an image layout of the named repositories, or of all, as a folder or an archive: tags, what they reach, and what refers
 to that. Images are named TAG if one repository is named, and REPOSITORY:TAG otherwise.
@@ -40,12 +47,24 @@ pub(crate) struct Export {
     layout: Layout,
 
     /// Where to write: for `distribution` that registry's `rootdirectory`, for `oci` a folder or FILE.tar.
-    #[arg(value_name = "DIR|FILE.tar")]
-    target: PathBuf,
+    #[arg(
+        value_name = "DIR|FILE.tar",
+        required_unless_present = "in_place",
+        conflicts_with = "in_place"
+    )]
+    target: Option<PathBuf>,
 
     /// The repositories to export, with `oci`. [default: all]
     #[arg(value_name = "REPOSITORY")]
     repositories: Vec<RepositoryName>,
+
+    /// Write into the bucket that this registry is in, with `distribution`.
+    #[arg(long)]
+    in_place: bool,
+
+    /// With --in-place, delete even the links of what was broken when it was adopted, and is not here.
+    #[arg(long, requires = "in_place")]
+    allow_defects: bool,
 
     #[command(flatten)]
     store: StoreArguments,
@@ -64,7 +83,10 @@ enum Layout {
 pub(crate) fn run(export: &Export) -> Result<bool, Failure> {
     let loaded = load(&export.store, &[])?;
     let _log = Logging::of(&loaded.configuration).start();
-    let target = absolute(&export.target)?;
+    let Some(target) = &export.target else {
+        return in_place(export, &loaded.configuration);
+    };
+    let target = absolute(target)?;
     match export.layout {
         Layout::Distribution if export.repositories.is_empty() => {
             execute(&loaded.configuration, ExportDistribution { target })
@@ -84,6 +106,23 @@ pub(crate) fn run(export: &Export) -> Result<bool, Failure> {
             )
         }
     }
+}
+
+/// Exports into the bucket of the registry.
+fn in_place(export: &Export, configuration: &Configuration) -> Result<bool, Failure> {
+    if export.layout != Layout::Distribution {
+        return Err(Failure::new(
+            "only --layout distribution can be written --in-place",
+        ));
+    }
+    if let StorageLocation::Folder(root) = StorageLocation::of(&configuration.storage)? {
+        return Err(Failure::new(format!(
+            "--in-place is for a bucket; name the folder instead: `export --layout distribution {}`",
+            root.display()
+        )));
+    }
+    let allow_defects = export.allow_defects;
+    execute(configuration, export_bucket::ExportInPlace { allow_defects })
 }
 
 /// An export of the distribution registry's folders as it is sent to a server.

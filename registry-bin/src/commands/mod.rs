@@ -11,6 +11,7 @@ pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod explain;
 pub(crate) mod export;
+mod export_bucket;
 pub(crate) mod health;
 pub(crate) mod htpasswd;
 pub(crate) mod import;

@@ -58,6 +58,9 @@ pub enum ExportInPlaceError {
     /// There is a tree that was not adopted, or not to its end.
     #[error("the tree in the bucket was not adopted, or not to its end; run `adopt --again` first")]
     NotAdopted,
+    /// There is neither a tree nor a store.
+    #[error("there is nothing here to export; name the `rootdirectory` of this registry")]
+    Empty,
     /// Something was broken and left out, and would be deleted.
     #[error("something of the tree was broken and is not adopted, and its links would be deleted")]
     Partial,
@@ -160,6 +163,8 @@ async fn begin(
             }
         }
         None if has_tree(store).await? => Err(ExportInPlaceError::NotAdopted),
+        // A record of an empty tree would keep a tree that is put there later from being adopted.
+        None if store.is_empty().await? => Err(ExportInPlaceError::Empty),
         None => {
             let now = store.now();
             let empty = AdoptionRecord {
