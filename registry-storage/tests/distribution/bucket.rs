@@ -1,114 +1,25 @@
 //! A tree in a bucket: adopted where it is, by one or several, after a kill, again; and released.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use registry_core::storage::{BlobStorage as _, ManifestStorage as _, UploadKey, UploadStorage as _};
+use registry_core::storage::{BlobStorage as _, ManifestStorage as _};
 use registry_core::{Algorithm, Digest, ErrorCode};
 use registry_storage::distribution::{
     AdoptError, AdoptOptions, AdoptReport, Adoption, DefectKind as Kind, ReleaseError, adopt_in_place,
     adoption, has_tree, release, survey_in_place,
 };
-use registry_storage::testing::{ManualClock, Observed, S3Double};
-use registry_storage::{
-    CollectOptions, Maintenance as _, MaintenanceObserver, ObjectStoreBackend, Step, Store, StoreOptions,
-    SweepOptions,
-};
+use registry_storage::testing::Observed;
+use registry_storage::{Maintenance as _, MaintenanceObserver, Step, SweepOptions};
 use tokio::sync::Notify;
 
 use crate::exports::put_manifest;
 use crate::fixture::{
-    Defects, LARGE, Old, SMALL, content, expect_sound, get, image, index, name, read, repositories, sha256,
-    tag, tags,
+    LARGE, Old, SMALL, content, expect_sound, get, image, index, name, read, repositories, sha256, tag, tags,
 };
-
-/// A bucket in which the distribution registry had `rootdirectory: /root`.
-struct Bucket {
-    double: S3Double,
-}
-
-const ROOT: &str = "root";
-
-impl Bucket {
-    /// Puts the files of a tree into a bucket.
-    async fn of(old: &Old) -> Self {
-        let double = S3Double::start().await.unwrap();
-        let bucket = Self { double };
-        bucket.put_all(old);
-        bucket
-    }
-
-    fn put_all(&self, old: &Old) {
-        for (path, (content, ..)) in old.snapshot() {
-            let key = path.strip_prefix(old.root.path()).unwrap().to_str().unwrap();
-            self.double.put(&format!("{ROOT}/{key}"), content.into());
-        }
-        // What comes next is written later.
-        self.double.pass(Duration::from_secs(1));
-    }
-
-    /// Puts the link of a layer as the distribution registry does now.
-    fn put_link(&self, repository: &str, content: &[u8]) {
-        let digest = sha256(content);
-        let (folder, encoded) = (format!("{ROOT}/docker/registry/v2"), digest.parts().1);
-        let link = format!("{folder}/repositories/{repository}/_layers/sha256/{encoded}/link");
-        self.double.put(&link, digest.to_string().into());
-        let data = format!("{folder}/blobs/sha256/{}/{encoded}/data", &encoded[..2]);
-        self.double.put(&data, content.to_vec().into());
-    }
-
-    fn store(&self) -> Store<ObjectStoreBackend> {
-        Store::new(self.double.backend(ROOT).unwrap())
-    }
-
-    /// A store whose clock stands at a time after some day of 2023: that of the bucket says 2025.
-    fn store_at(&self, time: Duration) -> Store<ObjectStoreBackend> {
-        let clock = Arc::new(ManualClock::default());
-        clock.advance(time);
-        let backend = Arc::new(self.double.backend(ROOT).unwrap());
-        Store::with_options(backend, clock, StoreOptions::default())
-    }
-
-    /// Returns the objects of the tree, by what follows its folder.
-    fn tree(&self) -> BTreeMap<String, Bytes> {
-        let prefix = format!("{ROOT}/docker/registry/v2/");
-        let objects = self.double.objects().into_iter();
-        objects
-            .filter_map(|(key, content)| Some((key.strip_prefix(&prefix)?.to_owned(), content)))
-            .collect()
-    }
-
-    fn content_in_tree(&self) -> Vec<Digest> {
-        let keys = self.tree().into_keys();
-        let digests = keys.filter_map(|key| {
-            let hex = key.strip_prefix("blobs/sha256/")?.split('/').nth(1)?.to_owned();
-            format!("sha256:{hex}").parse().ok()
-        });
-        digests.collect()
-    }
-}
-
-async fn adopt(store: &Store<ObjectStoreBackend>) -> (AdoptReport, Defects) {
-    let observed = Observed::default();
-    let report = adopt_in_place(store, &AdoptOptions::new(), &observed)
-        .await
-        .unwrap();
-    (report, Defects::of(observed))
-}
-
-async fn collect_and_sweep(store: &Store<ObjectStoreBackend>) {
-    let options = CollectOptions::new()
-        .grace(Duration::ZERO)
-        .full(true)
-        .forget_deleted(true);
-    for _ in 0..4 {
-        store.collect(&options, &()).await.unwrap();
-        store.sweep(&SweepOptions::new().full(true)).await.unwrap();
-    }
-}
+use crate::in_bucket::{
+    Bucket, IMAGES, ROOT, adopt, collect_and_sweep, expect_images, images, layers, manifest, push_blob,
+};
 
 #[tokio::test]
 async fn a_bucket_is_adopted_and_its_bytes_stay_where_they_are() {
@@ -216,25 +127,6 @@ async fn a_store_with_content_of_its_own_is_not_mixed_up_without_being_asked() {
     expect_sound(&store).await;
 }
 
-async fn push_blob(store: &Store<ObjectStoreBackend>, repository: &str, content: &[u8]) -> Digest {
-    let digest = sha256(content);
-    let repository = name(repository);
-    let id = store
-        .create_upload(&repository, "", Algorithm::Sha256)
-        .await
-        .unwrap();
-    let upload = UploadKey {
-        repository,
-        id,
-        principal: String::new(),
-    };
-    let mut body = futures_util::stream::iter([Ok(Bytes::copy_from_slice(content))]);
-    let mut body = std::pin::Pin::new(&mut body);
-    store.append_upload(&upload, None, body.as_mut()).await.unwrap();
-    store.commit_upload(&upload, &digest).await.unwrap();
-    digest
-}
-
 #[tokio::test]
 async fn what_is_broken_is_reported_as_in_a_folder() {
     let old = Old::new();
@@ -322,45 +214,6 @@ async fn content_under_another_algorithm_is_copied() {
     store.sweep(&SweepOptions::new().full(true)).await.unwrap();
     assert_eq!(read(&store, "app", &other).await.unwrap(), large);
     expect_sound(&store).await;
-}
-
-const IMAGES: usize = 4;
-
-fn images() -> Old {
-    let old = Old::new();
-    for seed in 0..IMAGES {
-        let repository = format!("app/{seed}");
-        old.push_blob(&repository, &content(seed, SMALL));
-        for layer in layers(seed) {
-            old.push_blob(&repository, &layer);
-        }
-        old.push_manifest(&repository, &["v1"], &manifest(seed));
-    }
-    old
-}
-
-/// Two large layers, of which all images have the second, and a small one.
-fn layers(seed: usize) -> [Vec<u8>; 3] {
-    [
-        content(seed + 10_000, LARGE + seed),
-        content(77, LARGE),
-        content(seed + 20_000, SMALL),
-    ]
-}
-
-fn manifest(seed: usize) -> Vec<u8> {
-    image(&content(seed, SMALL), &layers(seed), "")
-}
-
-async fn expect_images(store: &Store<ObjectStoreBackend>) {
-    expect_sound(store).await;
-    for seed in 0..IMAGES {
-        let repository = format!("app/{seed}");
-        assert_eq!(get(store, &repository, "v1").await.unwrap().bytes, manifest(seed));
-        for layer in layers(seed) {
-            assert_eq!(read(store, &repository, &sha256(&layer)).await.unwrap(), layer);
-        }
-    }
 }
 
 /// The bucket fails from some request on, as for a process that is killed there; another process continues.

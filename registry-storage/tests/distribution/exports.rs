@@ -14,7 +14,12 @@ use registry_storage::{Maintenance as _, ObjectStoreBackend, Step, Store};
 use crate::fixture::{IMAGE, LARGE, Old, SMALL, content, get, image, name, read, sha256, tag, tags};
 use crate::support::images::bare_manifest;
 
-async fn push<S: registry_core::Storage>(store: &S, repository: &str, digest: &Digest, content: &[u8]) {
+pub(crate) async fn push<S: registry_core::Storage>(
+    store: &S,
+    repository: &str,
+    digest: &Digest,
+    content: &[u8],
+) {
     let id = store
         .create_upload(&name(repository), "", digest.algorithm().unwrap())
         .await

@@ -6,10 +6,14 @@
 mod adoption;
 #[cfg(feature = "s3")]
 mod bucket;
+#[cfg(feature = "s3")]
+mod bucket_exports;
 mod crashes;
 mod defects;
 mod exports;
 mod fixture;
+#[cfg(feature = "s3")]
+mod in_bucket;
 mod round_trip;
 #[expect(dead_code, reason = "each test program uses its own part")]
 #[path = "../support/mod.rs"]

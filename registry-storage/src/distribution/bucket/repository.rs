@@ -242,9 +242,7 @@ impl<'e> Export<'e> {
         let mut links = Vec::new();
         match &content {
             Content::There(kept_as) | Content::Copied(kept_as, _) => {
-                for digest in BTreeSet::from([kept_as, &digest]) {
-                    links.push(self.link(pass, links::layer(name, digest), kept_as).await?);
-                }
+                links.push(self.link(pass, links::layer(name, &digest), kept_as).await?);
             }
             // What the tree has stays, for a push that heals the blob.
             Content::Lost => links.push(Linked {
@@ -447,7 +445,16 @@ impl<'e> Export<'e> {
     /// that none of them names what is gone; the list of tags is of all that have any link, so what a tag named before goes
     /// before the tag.
     async fn delete_others(&mut self, name: &RepositoryName, pass: &Pass) -> Result<(), ExportInPlaceError> {
+        if pass
+            .there
+            .keys()
+            .chain(&pass.written)
+            .all(|key| pass.wanted.contains(key))
+        {
+            return Ok(());
+        }
         let (mut entries, mut tags, mut revisions, mut layers) = (vec![], vec![], vec![], vec![]);
+        // What was pushed to the distribution registry since the pass began is newer now.
         let folder = links::folder(name);
         for (key, object) in self.links(name).await? {
             let is_foreign = is_newer(&object, self.started) && !pass.written.contains(&key);

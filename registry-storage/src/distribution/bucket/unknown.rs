@@ -9,10 +9,12 @@ use registry_core::{Algorithm, Digest, Error, Reference, RepositoryName, Tag, Ti
 use super::links::{self, Place};
 use super::release::is_newer;
 use super::repository::PARALLEL_REQUESTS;
-use crate::distribution::export::is_unknown;
+use crate::distribution::export::{is_unknown, next_digests};
 use crate::distribution::tree::LINK_BYTES;
+use crate::key::Key;
 use crate::object_store::ObjectStoreBackend;
 use crate::object_store::tree::TreeObject;
+use crate::pages::Pages;
 use crate::store::Store;
 
 /// Finds a link that was written since a time and says something else than what is here. One that says what is here was written
@@ -53,7 +55,7 @@ async fn is_here(store: &Store<ObjectStoreBackend>, object: &TreeObject) -> Resu
             Err(_) => Ok(true),
         },
         Place::Revision(algorithm, encoded) => match format!("{algorithm}:{encoded}").parse() {
-            Ok(digest) => Ok(kept_as(store, &name, &Reference::Digest(digest)).await?.is_some()),
+            Ok(digest) => is_manifest_here(store, &name, digest).await,
             Err(_) => Ok(true),
         },
         Place::Tag(tag) => match tag.parse() {
@@ -63,6 +65,31 @@ async fn is_here(store: &Store<ObjectStoreBackend>, object: &TreeObject) -> Resu
         // What a tag named before is lost with the tag alone.
         Place::OfTag(_) | Place::Upload(_) | Place::Other => Ok(true),
     }
+}
+
+/// Returns whether a manifest is here, under this digest or another one of which this is the SHA-256.
+async fn is_manifest_here(
+    store: &Store<ObjectStoreBackend>,
+    name: &RepositoryName,
+    digest: Digest,
+) -> Result<bool, Error> {
+    let reference = Reference::Digest(digest.clone());
+    if kept_as(store, name, &reference).await?.is_some() {
+        return Ok(true);
+    }
+    let prefix = Key::manifests(name);
+    let mut pages = Pages::of(prefix.clone());
+    while let Some(digests) = next_digests(store, &prefix, &mut pages).await? {
+        let others = digests
+            .into_iter()
+            .filter(|other| other.algorithm() != Some(Algorithm::Sha256));
+        for other in others {
+            if kept_as(store, name, &Reference::Digest(other)).await?.as_ref() == Some(&digest) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 async fn is_tag_here(

@@ -1,0 +1,514 @@
+//! The way back in a bucket: what the store has is written into the tree beside it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use registry_core::storage::{BlobStorage as _, Manifest, ManifestStorage as _, NewManifest};
+use registry_core::{Algorithm, Digest};
+use registry_storage::distribution::{
+    AdoptOptions, Adoption, ExportInPlaceError as Refused, ExportInPlaceReport, adopt_in_place, adoption,
+    export_in_place, release,
+};
+use registry_storage::{
+    DeleteRepositoryOptions, Maintenance as _, MaintenanceObserver, ObjectStoreBackend, Step, Store,
+};
+
+use crate::exports::{push, put_manifest};
+use crate::fixture::{
+    IMAGE, LARGE, Old, SMALL, content, expect_sound, get, image, name, repositories, sha256, tag, tags,
+};
+use crate::in_bucket::{Bucket, IMAGES, ROOT, adopt, collect_and_sweep, images, layers, manifest};
+use crate::support::images::bare_manifest;
+
+/// What the distribution registry has of a repository.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Served {
+    tags: BTreeMap<String, Digest>,
+    manifests: BTreeSet<Digest>,
+    layers: BTreeSet<Digest>,
+}
+
+type Registry = BTreeMap<String, Served>;
+
+impl Bucket {
+    /// Reads the tree as the distribution registry does, and requires that nothing is broken.
+    fn walk(&self) -> Registry {
+        let tree = self.tree();
+        let mut registry = Registry::new();
+        let data = |digest: &Digest| {
+            let encoded = digest.parts().1;
+            let key = format!("blobs/sha256/{}/{encoded}/data", &encoded[..2]);
+            let content = tree.get(&key).unwrap_or_else(|| panic!("no content of {digest}"));
+            assert!(sha256(content) == *digest, "{digest} is another content");
+            content
+        };
+        for (key, text) in &tree {
+            let Some((repository, rest)) = key
+                .strip_prefix("repositories/")
+                .and_then(|key| key.split_once("/_"))
+            else {
+                continue;
+            };
+            let target: Digest = std::str::from_utf8(text).unwrap().parse().unwrap();
+            data(&target);
+            let served = registry.entry(repository.to_owned()).or_default();
+            let parts: Vec<_> = rest.split('/').collect();
+            match *parts.as_slice() {
+                ["layers", algorithm, encoded, "link"] => {
+                    let digest = format!("{algorithm}:{encoded}").parse().unwrap();
+                    served.layers.insert(digest);
+                }
+                ["manifests", "revisions", algorithm, encoded, "link"] => {
+                    let digest = format!("{algorithm}:{encoded}").parse().unwrap();
+                    served.manifests.insert(digest);
+                }
+                ["manifests", "tags", tag, "current", "link"] => {
+                    served.tags.insert(tag.to_owned(), target);
+                }
+                ["manifests", "tags", _, "index", ..] => {}
+                _ => panic!("{key}"),
+            }
+        }
+        for (repository, served) in &registry {
+            for (tag, target) in &served.tags {
+                assert!(served.manifests.contains(target), "{repository}:{tag}");
+            }
+            // The others are kept under their SHA-256, which is among them.
+            let kept = |digest: &&Digest| digest.algorithm() == Some(Algorithm::Sha256);
+            for manifest in served.manifests.iter().filter(kept) {
+                let content = String::from_utf8(data(manifest).to_vec()).unwrap();
+                for named in content.split(r#""digest":""#).skip(1) {
+                    let digest: Digest = named[..71].parse().unwrap();
+                    assert!(
+                        served.layers.contains(&digest),
+                        "{repository}@{manifest}: {digest}"
+                    );
+                }
+            }
+        }
+        registry
+    }
+
+    /// Runs an export. The bucket's clock reaches another second with each write of the record of the adoption. Returns the
+    /// requests too.
+    async fn exported<T>(&self, export: impl Future<Output = T>) -> (T, Vec<String>) {
+        let mut all = Vec::new();
+        let result = {
+            let seen = &mut all;
+            let ticks = async {
+                loop {
+                    let new = self.double.faults().take_seen();
+                    if new.iter().any(|request| is_record(request)) {
+                        self.double.pass(Duration::from_secs(1));
+                    }
+                    seen.extend(new);
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                result = export => result,
+                () = ticks => unreachable!("it goes on for ever"),
+            }
+        };
+        all.extend(self.double.faults().take_seen());
+        (result, all)
+    }
+
+    async fn export(&self, store: &Store<ObjectStoreBackend>) -> Result<ExportInPlaceReport, Refused> {
+        self.exported(export_in_place(store, false, &())).await.0
+    }
+
+    /// Puts a copy of the tree into another bucket.
+    async fn copy_of_tree(&self) -> Self {
+        let copy = Self::of(&Old::new()).await;
+        for (key, content) in self.tree() {
+            copy.double
+                .put(&format!("{ROOT}/docker/registry/v2/{key}"), content);
+        }
+        copy.double.pass(Duration::from_secs(1));
+        copy
+    }
+
+    /// Pushes an image as the distribution registry does, in the second that is now.
+    fn push_to_old(&self, repository: &str, tag: &str, seed: usize) -> Vec<u8> {
+        let old = Old::new();
+        let manifest = old.push_image(repository, tag, seed);
+        self.put_all(&old);
+        manifest
+    }
+}
+
+fn is_record(request: &str) -> bool {
+    request.starts_with("PUT") && request.contains("adoption")
+}
+
+/// Returns what the store serves, of these digests.
+async fn served(store: &Store<ObjectStoreBackend>, digests: &[Digest]) -> Registry {
+    let mut registry = Registry::new();
+    for repository in repositories(store).await {
+        let mut served = Served::default();
+        for tag in tags(store, &repository).await {
+            let digest = get(store, &repository, &tag).await.unwrap().digest;
+            served.tags.insert(tag, digest);
+        }
+        for digest in digests {
+            if get(store, &repository, digest.as_str()).await.is_ok() {
+                served.manifests.insert(digest.clone());
+            }
+            if store.stat_blob(&name(&repository), digest).await.is_ok() {
+                served.layers.insert(digest.clone());
+            }
+        }
+        if served != Served::default() {
+            registry.insert(repository, served);
+        }
+    }
+    registry
+}
+
+async fn push_image(store: &Store<ObjectStoreBackend>, repository: &str, tag: &str, seed: usize) -> Digest {
+    let config = content(seed, SMALL);
+    let layers = layers(seed);
+    for blob in layers.iter().chain([&config]) {
+        push(store, repository, &sha256(blob), blob).await;
+    }
+    put_manifest(store, repository, tag, &image(&config, &layers, "")).await
+}
+
+/// Puts a manifest under its SHA-512.
+async fn put_other(store: &Store<ObjectStoreBackend>, repository: &str, text: &str, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(Algorithm::Sha512, bytes);
+    let new = NewManifest {
+        allow_missing: true,
+        tags: vec![tag(text)],
+        ..bare_manifest(Manifest {
+            digest: digest.clone(),
+            media_type: IMAGE.parse().unwrap(),
+            bytes: bytes.to_vec().into(),
+        })
+    };
+    store.put_manifest(&name(repository), new).await.unwrap();
+    digest
+}
+
+/// Has a bucket with the images, and a store that adopted them and changed since. Returns all digests that there ever were.
+async fn changed(bucket: &Bucket, store: &Store<ObjectStoreBackend>) -> Vec<Digest> {
+    adopt(store).await;
+    bucket.double.pass(Duration::from_secs(1));
+    // A new tag in an old repository, a tag that moved, and a new repository.
+    push_image(store, "app/0", "v2", 10).await;
+    push_image(store, "app/1", "v1", 11).await;
+    push_image(store, "new/one", "v1", 12).await;
+    // A tag that is deleted, a manifest, and a repository.
+    store.delete_tag(&name("app/0"), &tag("v1")).await.unwrap();
+    let third = sha256(&manifest(2));
+    store
+        .delete_manifest(&name("app/2"), &third, None, None)
+        .await
+        .unwrap();
+    push_image(store, "app/2", "v3", 13).await;
+    let options = DeleteRepositoryOptions::new();
+    store
+        .delete_repository(&name("app/3"), &options, &())
+        .await
+        .unwrap();
+    // Content under another digest than that registry has.
+    let large = content(14, LARGE);
+    let other = Digest::of(Algorithm::Sha512, &large);
+    push(store, "app/0", &other, &large).await;
+    let manifest_of_other = put_other(store, "app/0", "other", &other_manifest()).await;
+    let seeds = (0..IMAGES).chain(10..14);
+    let of_image = seeds.flat_map(|seed| {
+        let blobs = layers(seed)
+            .into_iter()
+            .chain([content(seed, SMALL), manifest(seed)]);
+        blobs.map(|blob| sha256(&blob)).collect::<Vec<_>>()
+    });
+    let all: BTreeSet<Digest> = of_image
+        .chain([other, manifest_of_other, sha256(&other_manifest())])
+        .collect();
+    all.into_iter().collect()
+}
+
+/// A manifest that is pushed under its SHA-512 alone.
+fn other_manifest() -> Vec<u8> {
+    image(&content(10, SMALL), &layers(10)[..1], "")
+}
+
+/// Returns what the tree is to have: that registry keeps all manifests under their SHA-256 too, which tags name.
+async fn expected(store: &Store<ObjectStoreBackend>, digests: &[Digest]) -> Registry {
+    let mut registry = served(store, digests).await;
+    let app = registry.get_mut("app/0").unwrap();
+    let is_other = |digest: &Digest| digest.as_str().starts_with("sha512:");
+    assert!(app.layers.iter().any(is_other) && app.manifests.iter().any(is_other));
+    let kept_as = sha256(&other_manifest());
+    assert!(app.manifests.insert(kept_as.clone()));
+    let target = app.tags.get_mut("other").unwrap();
+    assert!(is_other(target));
+    *target = kept_as;
+    registry
+}
+
+#[tokio::test]
+async fn the_tree_has_what_the_store_has_and_nothing_else() {
+    let bucket = Bucket::of(&images()).await;
+    round_trip(&bucket, bucket.store()).await;
+}
+
+#[cfg(feature = "gcs")]
+#[tokio::test]
+async fn so_it_is_in_a_bucket_of_google() {
+    let bucket = Bucket::of(&images()).await;
+    let store = Store::new(bucket.double.gcs_backend(ROOT).unwrap());
+    round_trip(&bucket, store).await;
+}
+
+async fn round_trip(bucket: &Bucket, store: Store<ObjectStoreBackend>) {
+    let digests = changed(bucket, &store).await;
+    let before = bucket.tree();
+    let expected = expected(&store, &digests).await;
+    drop(bucket.double.faults().take_seen());
+    let (report, requests) = bucket.exported(export_in_place(&store, false, &())).await;
+    let report = report.unwrap();
+    assert_eq!(bucket.walk(), expected);
+    assert_eq!((report.repositories, report.manifests, report.tags), (4, 7, 5));
+    assert_eq!(report.lost, 0);
+    // The large layer and the two small blobs of four images, and one more.
+    assert_eq!(report.copied, 13);
+    assert!(report.written > 0 && report.deleted > 0, "{report:?}");
+    let reads_bytes = |request: &&String| request.starts_with("GET") && request.contains("/bytes/");
+    let read: Vec<_> = requests.iter().filter(reads_bytes).collect();
+    // What has another digest is read to find the one that the tree needs.
+    assert!(read.len() <= 1, "{read:?}");
+    // Content is neither deleted nor written again.
+    let after = bucket.tree();
+    let content = before.iter().filter(|(key, _)| key.starts_with("blobs/"));
+    for (key, content) in content {
+        assert!(after.get(key) == Some(content), "{key}");
+    }
+    expect_sound(&store).await;
+
+    // Once more, there is nothing to do.
+    let (again, requests) = bucket.exported(export_in_place(&store, false, &())).await;
+    let again = again.unwrap();
+    assert_eq!((again.copied, again.written, again.deleted), (0, 0, 0));
+    let is_write = |request: &&String| !request.starts_with("GET") && !request.starts_with("HEAD");
+    let others = requests
+        .iter()
+        .filter(is_write)
+        .filter(|request| !is_record(request));
+    assert_eq!(others.collect::<Vec<_>>(), [""; 0]);
+
+    // Another store adopts the tree as it is.
+    let copy = bucket.copy_of_tree().await;
+    let other = copy.store();
+    let (_, defects) = adopt(&other).await;
+    assert!(defects.0.is_empty(), "{:?}", defects.0);
+    expect_sound(&other).await;
+    assert_eq!(served(&other, &digests).await, expected);
+
+    // The tree can be given up at once.
+    release(&store, false, &()).await.unwrap();
+    collect_and_sweep(&store).await;
+    expect_sound(&store).await;
+    let refused = bucket.export(&store).await;
+    assert!(matches!(refused, Err(Refused::Released(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_the_distribution_registry_gets_after_an_export_is_adopted_again() {
+    let bucket = Bucket::of(&images()).await;
+    let store = bucket.store();
+    changed(&bucket, &store).await;
+    bucket.export(&store).await.unwrap();
+    assert!(matches!(adoption(&store).await.unwrap(), Adoption::Finished(_)));
+    let pushed = bucket.push_to_old("app/0", "later", 20);
+    let again = AdoptOptions::new().again(true);
+    adopt_in_place(&store, &again, &()).await.unwrap();
+    assert_eq!(get(&store, "app/0", "later").await.unwrap().bytes, pushed);
+    // What was deleted before the export is gone in the tree too.
+    get(&store, "app/0", "v1").await.unwrap_err();
+    assert!(!repositories(&store).await.contains(&"app/3".to_owned()));
+    expect_sound(&store).await;
+}
+
+/// The process is killed at some request. The distribution registry finds nothing broken then, and a repetition goes on.
+#[tokio::test]
+async fn an_export_may_end_at_any_request() {
+    let whole = Bucket::of(&images()).await;
+    let store = whole.store();
+    changed(&whole, &store).await;
+    let begun = whole.double.faults().requests();
+    whole.export(&store).await.unwrap();
+    let requests = whole.double.faults().requests() - begun;
+    for at in (0..requests).step_by(23) {
+        let bucket = Bucket::of(&images()).await;
+        let store = bucket.store();
+        let digests = changed(&bucket, &store).await;
+        let end = bucket.double.faults().requests() + at;
+        let stop = async {
+            while bucket.double.faults().requests() < end {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            exported = bucket.export(&store) => drop(exported.unwrap()),
+            () = stop => {}
+        }
+        let (before, here) = (bucket.walk(), expected(&store, &digests).await);
+        for (repository, served) in &before {
+            for tag in served.tags.keys() {
+                let is_here = here
+                    .get(repository)
+                    .is_some_and(|here| here.tags.contains_key(tag));
+                assert!(is_here || *tag == "v1", "{repository}:{tag}");
+            }
+        }
+        let next = bucket.store();
+        bucket.export(&next).await.unwrap();
+        assert_eq!(bucket.walk(), here, "{at}");
+        expect_sound(&next).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_push_meanwhile() {
+    let bucket = Bucket::of(&images()).await;
+    let store = bucket.store();
+    let mut digests = changed(&bucket, &store).await;
+    let other = bucket.store();
+    let pushes = async {
+        for seed in 30..36 {
+            digests.push(push_image(&other, "app/1", "v1", seed).await);
+            digests.extend(layers(seed).iter().map(|layer| sha256(layer)));
+            digests.push(sha256(&content(seed, SMALL)));
+            let moved = tag("v1");
+            if seed == 33 {
+                other.delete_tag(&name("app/1"), &moved).await.unwrap();
+            }
+        }
+    };
+    let (exported, ()) = tokio::join!(bucket.export(&store), pushes);
+    exported.unwrap();
+    bucket.walk();
+    // The next one finds what moved since, and knows its own links.
+    bucket.export(&store).await.unwrap();
+    assert_eq!(bucket.walk(), expected(&store, &digests).await);
+}
+
+#[tokio::test]
+async fn nothing_that_was_never_taken_is_lost() {
+    let bucket = Bucket::of(&images()).await;
+    let store = bucket.store();
+    let refused = bucket.export(&store).await;
+    assert!(matches!(refused, Err(Refused::NotAdopted)), "{refused:?}");
+    changed(&bucket, &store).await;
+    let before = bucket.tree();
+    // A tag that moved here too, and a repository.
+    let moved = bucket.push_to_old("app/1", "v1", 40);
+    let came = bucket.tree();
+    assert!(came != before);
+    let refused = bucket.export(&store).await;
+    assert!(matches!(refused, Err(Refused::Newer { .. })), "{refused:?}");
+    assert!(bucket.tree() == came, "nothing was written");
+    let again = AdoptOptions::new().again(true);
+    adopt_in_place(&store, &again, &()).await.unwrap();
+    let moved = get(&store, "app/1", sha256(&moved).as_str()).await;
+    assert!(moved.is_ok(), "{moved:?}");
+    bucket.double.pass(Duration::from_secs(1));
+    bucket.export(&store).await.unwrap();
+    expect_sound(&store).await;
+}
+
+/// A distribution registry that is not stopped pushes during an export.
+struct Pushes<'b>(&'b Bucket, &'static str);
+
+impl MaintenanceObserver for Pushes<'_> {
+    fn step(&self, step: Step, done: u64, _: Option<u64>) {
+        if step == Step::Links && done > 0 {
+            self.0.push_to_old(self.1, "v9", 50);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_comes_during_an_export_stays_and_is_told() {
+    for repository in ["aaa", "app/1", "app/3", "zzz"] {
+        let bucket = Bucket::of(&images()).await;
+        let store = bucket.store();
+        changed(&bucket, &store).await;
+        let pushes = Pushes(&bucket, repository);
+        let (refused, _) = bucket.exported(export_in_place(&store, false, &pushes)).await;
+        assert!(matches!(refused, Err(Refused::Newer { .. })), "{refused:?}");
+        assert!(bucket.walk()[repository].tags.contains_key("v9"), "{repository}");
+        let refused = release(&store, false, &()).await;
+        assert!(refused.is_err(), "{refused:?}");
+        let again = AdoptOptions::new().again(true);
+        adopt_in_place(&store, &again, &()).await.unwrap();
+        get(&store, repository, "v9").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_broken_is_deleted_only_on_demand() {
+    let bucket = Bucket::of(&images()).await;
+    let encoded = "0".repeat(64);
+    let broken = format!("repositories/app/0/_layers/sha256/{encoded}/link");
+    let key = format!("{ROOT}/docker/registry/v2/{broken}");
+    bucket
+        .double
+        .put(&key, format!("sha256:{encoded}").into_bytes().into());
+    let store = bucket.store();
+    bucket.double.pass(Duration::from_secs(1));
+    changed(&bucket, &store).await;
+    let refused = bucket.export(&store).await;
+    assert!(matches!(refused, Err(Refused::Partial)), "{refused:?}");
+    assert!(bucket.tree().contains_key(&broken));
+    bucket
+        .exported(export_in_place(&store, true, &()))
+        .await
+        .0
+        .unwrap();
+    assert!(!bucket.tree().contains_key(&broken));
+    bucket.walk();
+}
+
+#[tokio::test]
+async fn a_bucket_without_a_tree_gets_one() {
+    let bucket = Bucket::of(&Old::new()).await;
+    let store = bucket.store();
+    let refused = bucket.export(&store).await;
+    assert!(matches!(refused, Err(Refused::Empty)), "{refused:?}");
+    assert_eq!(adoption(&store).await.unwrap(), Adoption::NotBegun);
+    push_image(&store, "own", "v1", 60).await;
+    bucket.export(&store).await.unwrap();
+    let found = bucket.walk();
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["own"]);
+    assert_eq!(found["own"].tags["v1"], sha256(&manifest(60)));
+    // A start has nothing to adopt, and what comes is taken.
+    assert!(matches!(adoption(&store).await.unwrap(), Adoption::Finished(_)));
+    let pushed = bucket.push_to_old("own", "v2", 61);
+    let again = AdoptOptions::new().again(true);
+    adopt_in_place(&store, &again, &()).await.unwrap();
+    assert_eq!(get(&store, "own", "v2").await.unwrap().bytes, pushed);
+    expect_sound(&store).await;
+}
+
+/// A blob whose content is lost is served neither here nor there. The tree keeps its link, for a push that heals it.
+#[tokio::test]
+async fn lost_content_is_counted() {
+    let bucket = Bucket::of(&images()).await;
+    let store = bucket.store();
+    adopt(&store).await;
+    let lost = sha256(&layers(0)[0]);
+    let encoded = lost.parts().1;
+    bucket.double.lose(&format!(
+        "{ROOT}/docker/registry/v2/blobs/sha256/{}/{encoded}/",
+        &encoded[..2]
+    ));
+    let report = bucket.export(&store).await.unwrap();
+    assert_eq!(report.lost, 1);
+    let link = format!("repositories/app/0/_layers/sha256/{encoded}/link");
+    assert!(bucket.tree().contains_key(&link));
+}
