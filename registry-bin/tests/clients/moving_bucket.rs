@@ -141,3 +141,89 @@ fn a_bucket_moves_from_the_distribution_registry_and_is_released() {
     run(&["check", "--verify-content", configured]);
     assert!(ours.terminate().success());
 }
+
+/// What was pushed, moved and deleted here is so there, after one command.
+#[test]
+#[ignore = "needs VERSITYGW=/path/to/versitygw"]
+fn a_bucket_goes_back_to_the_distribution_registry() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (Some(program), Some(skopeo)) = (find("docker-registry"), crate::skopeo::tool(folder.path())) else {
+        return;
+    };
+    let (_gateway, address) = gateway(folder.path());
+    let configuration = configuration(folder.path(), &address);
+    let configured = configuration.to_str().expect("a plain path");
+    let export = || {
+        run(&[
+            "export",
+            "--layout",
+            "distribution",
+            "--in-place",
+            "--config",
+            configured,
+        ])
+    };
+    let old = Old::in_bucket(&program, &configuration);
+    Repository::new(old.address, "first/image0").push_image("v0", "pushed before");
+    Repository::new(old.address, "other").push_image("moves", "to be moved");
+    Repository::new(old.address, "gone").push_image("v1", "to be deleted");
+    drop(old);
+
+    let ours = Server::run_with(&["serve", configured], &[]);
+    ours.output_with("adopted 3 repositories");
+    push_from_layout(&skopeo, folder.path(), ours.address());
+    synchronise(&skopeo, folder.path(), ours.address());
+    Repository::new(ours.address(), "other").push_image("moves", "it moved");
+    Repository::new(ours.address(), "first/image0")
+        .delete("manifests/v0")
+        .expect_status(202);
+    let gone = Repository::new(ours.address(), "gone");
+    let found = gone.get("manifests/v1");
+    let digest = found.header("Docker-Content-Digest").expect("a digest");
+    gone.delete(&format!("manifests/{digest}")).expect_status(202);
+    for _ in 0..2 {
+        run(&["collect", "--now", configured]);
+    }
+    let mut here = walk(ours.address());
+    // A bucket has nothing to list of a repository without manifests.
+    here.remove("gone");
+    assert!(ours.terminate().success());
+
+    let printed = export();
+    assert!(printed.contains("Exported 50 repositories"), "{printed}");
+    let printed = export();
+    assert!(
+        printed.contains("0 blobs copied there (0 B), 0 links written, 0 deleted"),
+        "{printed}"
+    );
+    let old = Old::in_bucket(&program, &configuration);
+    let there = walk(old.address);
+    assert!(there == here, "{:?}", difference(&here, &there));
+    Repository::new(old.address, "other").push_image("newer", "pushed after the way back");
+    drop(old);
+
+    run(&["adopt", "--again", configured]);
+    let ours = Server::run_with(&["serve", configured], &[]);
+    Repository::new(ours.address(), "other")
+        .get("manifests/newer")
+        .expect_status(200);
+    let again = walk(ours.address());
+    for name in here.keys() {
+        assert!(again.contains_key(name), "{name}");
+    }
+    assert!(again.keys().all(|name| !name.starts_with("gone:")));
+    run(&["check", "--verify-content", configured]);
+    assert!(ours.terminate().success());
+    export();
+    let printed = run(&["adopt", "--release-old-tree", configured]);
+    assert!(printed.contains("Released: "), "{printed}");
+    let (is_success, text) = try_run(&[
+        "export",
+        "--layout",
+        "distribution",
+        "--in-place",
+        "--config",
+        configured,
+    ]);
+    assert!(!is_success && text.contains("into a folder"), "{text}");
+}

@@ -89,9 +89,9 @@ impl Bucket {
         registry
     }
 
-    /// Runs an export. The bucket's clock reaches another second with each write of the record of the adoption. Returns the
+    /// Runs an adoption or an export. The bucket's clock reaches another second with each write of the record of the adoption. Returns the
     /// requests too.
-    async fn exported<T>(&self, export: impl Future<Output = T>) -> (T, Vec<String>) {
+    async fn ticking<T>(&self, work: impl Future<Output = T>) -> (T, Vec<String>) {
         let mut all = Vec::new();
         let result = {
             let seen = &mut all;
@@ -107,7 +107,7 @@ impl Bucket {
             };
             tokio::select! {
                 biased;
-                result = export => result,
+                result = work => result,
                 () = ticks => unreachable!("it goes on for ever"),
             }
         };
@@ -116,7 +116,7 @@ impl Bucket {
     }
 
     async fn export(&self, store: &Store<ObjectStoreBackend>) -> Result<ExportInPlaceReport, Refused> {
-        self.exported(export_in_place(store, false, &())).await.0
+        self.ticking(export_in_place(store, false, &())).await.0
     }
 
     /// Puts a copy of the tree into another bucket.
@@ -269,7 +269,7 @@ async fn round_trip(bucket: &Bucket, store: Store<ObjectStoreBackend>) {
     let before = bucket.tree();
     let expected = expected(&store, &digests).await;
     drop(bucket.double.faults().take_seen());
-    let (report, requests) = bucket.exported(export_in_place(&store, false, &())).await;
+    let (report, requests) = bucket.ticking(export_in_place(&store, false, &())).await;
     let report = report.unwrap();
     assert_eq!(bucket.walk(), expected);
     assert_eq!((report.repositories, report.manifests, report.tags), (4, 7, 5));
@@ -290,7 +290,7 @@ async fn round_trip(bucket: &Bucket, store: Store<ObjectStoreBackend>) {
     expect_sound(&store).await;
 
     // Once more, there is nothing to do.
-    let (again, requests) = bucket.exported(export_in_place(&store, false, &())).await;
+    let (again, requests) = bucket.ticking(export_in_place(&store, false, &())).await;
     let again = again.unwrap();
     assert_eq!((again.copied, again.written, again.deleted), (0, 0, 0));
     let is_write = |request: &&String| !request.starts_with("GET") && !request.starts_with("HEAD");
@@ -421,6 +421,22 @@ async fn nothing_that_was_never_taken_is_lost() {
     expect_sound(&store).await;
 }
 
+/// The distribution registry was stopped just before it was adopted.
+#[tokio::test]
+async fn what_was_pushed_in_the_second_of_the_adoption_is_known() {
+    let bucket = Bucket::of(&images()).await;
+    bucket.put_link("app/0", b"pushed just now");
+    let store = bucket.store();
+    let options = AdoptOptions::new();
+    let (adopted, _) = bucket.ticking(adopt_in_place(&store, &options, &())).await;
+    adopted.unwrap();
+    store
+        .delete_blob(&name("app/0"), &sha256(b"pushed just now"), None)
+        .await
+        .unwrap();
+    assert_eq!(bucket.export(&store).await.unwrap().deleted, 1);
+}
+
 /// A distribution registry that is not stopped pushes during an export.
 struct Pushes<'b>(&'b Bucket, &'static str);
 
@@ -439,7 +455,7 @@ async fn what_comes_during_an_export_stays_and_is_told() {
         let store = bucket.store();
         changed(&bucket, &store).await;
         let pushes = Pushes(&bucket, repository);
-        let (refused, _) = bucket.exported(export_in_place(&store, false, &pushes)).await;
+        let (refused, _) = bucket.ticking(export_in_place(&store, false, &pushes)).await;
         assert!(matches!(refused, Err(Refused::Newer { .. })), "{refused:?}");
         assert!(bucket.walk()[repository].tags.contains_key("v9"), "{repository}");
         let refused = release(&store, false, &()).await;
@@ -466,7 +482,7 @@ async fn what_was_broken_is_deleted_only_on_demand() {
     assert!(matches!(refused, Err(Refused::Partial)), "{refused:?}");
     assert!(bucket.tree().contains_key(&broken));
     bucket
-        .exported(export_in_place(&store, true, &()))
+        .ticking(export_in_place(&store, true, &()))
         .await
         .0
         .unwrap();

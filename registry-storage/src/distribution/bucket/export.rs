@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::{Error, RepositoryName, Timestamp};
@@ -11,7 +12,7 @@ use super::release::is_newer;
 use super::repository::{Export, PARALLEL_REQUESTS};
 use super::source::BucketTree;
 use super::unknown::find_unknown;
-use super::{has_tree, record_written};
+use super::{TICKS, has_tree, record_written};
 use crate::distribution::error::AdoptError;
 use crate::distribution::export::{all_repositories, next_digests};
 use crate::distribution::record;
@@ -23,9 +24,6 @@ use crate::observer::MaintenanceObserver;
 use crate::pages::Pages;
 use crate::record::{AdoptionRecord, Stamp};
 use crate::store::Store;
-
-/// How long to wait, in milliseconds, before each look whether the clock of the bucket has reached another second.
-const TICKS: [u64; 6] = [50, 100, 200, 400, 800, 1600];
 
 /// What an export into the tree in a bucket did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,9 +89,10 @@ pub enum ExportInPlaceError {
     Storage(#[from] Error),
 }
 
-/// Writes what a store has into the tree beside it in the bucket, for the distribution registry to go on with. Then the tree has
-/// exactly the repositories, tags, manifests and blobs of the store, but for repositories without any manifest, of which a bucket
-/// has nothing to list.
+/// Writes what a store has into the tree beside it in the bucket, for the distribution registry to go on with.
+///
+/// Then the tree has exactly the repositories, tags, manifests and blobs of the store, but for repositories without any manifest,
+/// of which a bucket has nothing to list.
 ///
 /// The store copies content, unless blobs name the object of the tree already; only what is larger than 5 GiB comes through this
 /// process, in parts. Links whose content was deleted here are deleted. Nothing is lost: a link that was written since the
@@ -260,7 +259,7 @@ async fn next_second(
 ) -> Result<Option<Timestamp>, ExportInPlaceError> {
     let mut last: Option<Timestamp> = None;
     for back_off in [0].into_iter().chain(TICKS) {
-        tokio::time::sleep(std::time::Duration::from_millis(back_off)).await;
+        tokio::time::sleep(Duration::from_millis(back_off)).await;
         if !touch(store, before, None).await? {
             return Ok(None);
         }

@@ -9,6 +9,7 @@ mod source;
 mod unknown;
 
 pub use self::export::{ExportInPlaceError, ExportInPlaceReport, export_in_place};
+use self::release::find_newer;
 pub use self::release::{ReleaseError, ReleaseReport, release};
 use self::source::BucketTree;
 use super::adopt::{Adoption, adoption};
@@ -25,6 +26,10 @@ use crate::record::{AdoptionRecord, Stamp};
 use crate::store::Store;
 use registry_core::{Error, ErrorCode, Timestamp};
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long to wait, in milliseconds, before each look whether the clock of the bucket has reached another second.
+const TICKS: [u64; 6] = [50, 100, 200, 400, 800, 1600];
 
 /// Returns whether there is a tree of the distribution registry beside a store, in the same folder of the bucket.
 ///
@@ -99,7 +104,7 @@ async fn begin(store: &Store<ObjectStoreBackend>, options: &AdoptOptions) -> Res
     })
     .await?;
     // What this process lists from now on has all that was written before the bucket dated the record.
-    let dated = record_written(store).await?;
+    let dated = dated_alone(store).await?;
     let mut begun = Timestamp::default();
     record::change(store, |before| {
         let before = before.ok_or(ErrorCode::Unavailable).map_err(Error::from)?;
@@ -113,6 +118,29 @@ async fn begin(store: &Store<ObjectStoreBackend>, options: &AdoptOptions) -> Res
     })
     .await?;
     Ok(begun)
+}
+
+/// Returns when the record of an adoption that goes on was written, by the clock of the bucket. If links were written in that second,
+/// just before the distribution registry was stopped, it is written again in a later one: nobody could tell them from what
+/// comes later, and an export would be refused.
+async fn dated_alone(store: &Store<ObjectStoreBackend>) -> Result<Timestamp, AdoptError> {
+    let mut dated = record_written(store).await?;
+    for back_off in TICKS {
+        if find_newer(store.backend(), dated).await?.is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(back_off)).await;
+        record::change(store, |before| {
+            let before = before.filter(|before| before.finished.is_none());
+            Ok(before.map(|before| AdoptionRecord {
+                stamp: Stamp::new(store.now()),
+                ..before
+            }))
+        })
+        .await?;
+        dated = record_written(store).await?;
+    }
+    Ok(dated)
 }
 
 /// Returns when the record of the adoption was written, by the clock of the bucket.

@@ -106,7 +106,7 @@ pub async fn release(
 }
 
 /// Finds a link that may not have been adopted, and when it was written.
-async fn find_newer(
+pub(super) async fn find_newer(
     backend: &ObjectStoreBackend,
     begun: Timestamp,
 ) -> Result<Option<(String, Timestamp)>, Error> {
