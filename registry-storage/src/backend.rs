@@ -417,6 +417,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         1
     }
 
+    /// Reserves memory, without waiting, for a part of `size` bytes whose client has not shown that it sends fast: for all of the
+    /// part, or, if memory is scarce, for fewer bytes, which are parked in the store once they are there. The default is `None`:
+    /// then [`reserve_memory`](Self::reserve_memory) has it.
+    fn memory_at_once(&self, _size: usize) -> Option<MemoryPermit> {
+        None
+    }
+
     /// Reserves memory for a part of `size` bytes. If it is not free, waits for it, or, if parts may be of any size,
     /// returns a small permit at once, so that clients that send slowly do not keep others from sending.
     fn reserve_memory(&self, size: usize) -> impl Future<Output = MemoryPermit> + Send;

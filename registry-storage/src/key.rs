@@ -129,6 +129,18 @@ impl Key {
         self.0.strip_prefix("uploads/")?.parse().ok()
     }
 
+    /// Some bytes of an upload that are parked until their part is whole.
+    #[must_use]
+    pub fn parked(upload: UploadId, id: Uuid) -> Self {
+        Self::all_parked().join(&format!("{upload}/{id}"))
+    }
+
+    /// What is parked of all uploads.
+    #[must_use]
+    pub fn all_parked() -> Self {
+        Self("parked/".into())
+    }
+
     /// All upload sessions.
     #[must_use]
     pub fn uploads() -> Self {

@@ -8,8 +8,9 @@ use crate::secret::SecretName;
 
 /// The folders of all records but the [format of the store](Key::registry) and the quarantine, in the order in which a check
 /// goes through them: blobs come before what names them. A test looks for the folder of each kind of record.
-const FOLDERS: [&str; 19] = [
+const FOLDERS: [&str; 20] = [
     "uploads",
+    "parked",
     "blobs",
     "repositories",
     "catalog",
@@ -70,6 +71,8 @@ pub(crate) enum KeyKind {
         incarnation: String,
     },
     Upload(UploadId),
+    /// Some bytes of an upload that are parked.
+    Parked(UploadId, Uuid),
     /// The note of a delete.
     Delete(RepositoryName, Uuid),
     /// The note of a long push.
@@ -114,6 +117,10 @@ impl KeyKind {
             "repositories" => of_repository(rest),
             "catalog" => Some(Self::Repository(name(rest.strip_suffix('!')?)?)),
             "uploads" => Some(Self::Upload(rest.parse().ok()?)),
+            "parked" => {
+                let (upload, id) = rest.split_once('/')?;
+                Some(Self::Parked(upload.parse().ok()?, id.parse().ok()?))
+            }
             "kept" => kept(rest),
             "deletes" => note(rest).map(|(repository, id)| Self::Delete(repository, id)),
             "pushes" => note(rest).map(|(repository, id)| Self::Push(repository, id)),
@@ -156,6 +163,7 @@ impl KeyKind {
             | Self::Changed(repository) => Some(repository),
             Self::Blob(_)
             | Self::Upload(_)
+            | Self::Parked(..)
             | Self::Adoption
             | Self::Cycles
             | Self::Scrub
@@ -201,6 +209,7 @@ impl KeyKind {
                 incarnation,
             } => Key::deleted_manifest(repository, digest, *until, incarnation),
             Self::Upload(id) => Key::upload(*id),
+            Self::Parked(upload, id) => Key::parked(*upload, *id),
             Self::Delete(repository, id) => Key::delete(repository, *id),
             Self::Push(repository, id) => Key::push(repository, *id),
             Self::Adoption => Key::adoption(),
@@ -406,6 +415,7 @@ mod tests {
                 KeyKind::Secret(SecretName::TokenKeys),
                 KeyKind::Secret(SecretName::Catalog),
                 KeyKind::Upload(UploadId::from_random(id)),
+                KeyKind::Parked(UploadId::from_random(id), Uuid::from_u128(id)),
                 KeyKind::Adoption,
             ];
             for kind in kinds {
@@ -416,7 +426,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|probed|writer|secrets|usage|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|parked|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|probed|writer|secrets|usage|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// A holder keeps its memory if it has put another sixteenth of it to use within the patience of those who wait.
-const PROGRESS_DIVISOR: usize = 16;
+/// A holder keeps its memory if it has put another half of it to use within the patience of those who wait.
+const PROGRESS_DIVISOR: usize = 2;
 
 /// How often a holder that is too slow looks whether its memory is needed.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Those who wait for memory, and have waited for long.
+/// Those who wait for memory.
 #[derive(Debug, Default)]
 pub(crate) struct Need(Mutex<Count>);
 

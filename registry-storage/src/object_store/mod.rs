@@ -136,9 +136,8 @@ const MOST_PARTS_AT_ONCE: usize = 4;
 /// The parts that an upload sends at once take at most 1/`UPLOAD_SHARE_DIVISOR` of the memory for parts, unless it is one.
 const UPLOAD_SHARE_DIVISOR: usize = 3;
 
-/// How long an upload waits for memory before it is taken from another one, and how long that one's client may take for a
-/// sixteenth of a part.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take for half of a part while others wait for memory.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(2);
 
 impl ObjectStoreBackend {
     /// Keeps everything in the memory of this process.
@@ -415,6 +414,10 @@ impl Backend for ObjectStoreBackend {
     fn parts_at_once(&self, size: usize) -> usize {
         let share = self.part_memory.size() / UPLOAD_SHARE_DIVISOR;
         (share / size).clamp(1, MOST_PARTS_AT_ONCE)
+    }
+
+    fn memory_at_once(&self, size: usize) -> Option<MemoryPermit> {
+        Some(self.part_memory.at_once(size))
     }
 
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {

@@ -226,6 +226,13 @@ pub(crate) struct UnnamedRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// Some bytes of an upload that are parked until their part is whole; they are the content.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ParkedRecord {
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// How far a sweep of everything is, and what the last one counted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct FullSweepRecord {

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 pub(crate) use self::maintenance::{
     AdoptedRecord, AdoptionRecord, CandidatesRecord, ChangedRecord, CountedBlobs, CyclesRecord,
-    FullSweepRecord, PassRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord, ScrubRecord,
-    SecretRecord, SharedBlobs, UnnamedRecord, UsageRecord, WriterRecord,
+    FullSweepRecord, ParkedRecord, PassRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord,
+    ScrubRecord, SecretRecord, SharedBlobs, UnnamedRecord, UsageRecord, WriterRecord,
 };
 use crate::backend::{Part, StagedBytes};
 use crate::bytes_name::BytesName;
@@ -349,6 +349,7 @@ always_live!(
     CandidatesRecord,
     PassRecord,
     UnnamedRecord,
+    ParkedRecord,
     FullSweepRecord,
     ScrubRecord,
     ProbedRecord,

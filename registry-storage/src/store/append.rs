@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use registry_core::hash::Hasher;
 use registry_core::storage::Body;
 use registry_core::{Error, ErrorCode, Timestamp};
 
 use super::Store;
+use super::gather::{Filled, Gatherer, Gathering};
 use super::hash::hash;
 use super::in_flight::{Counted, InFlight};
 use super::session::{Session, Snapshot};
@@ -19,9 +19,6 @@ use crate::backend::{Backend, MemoryPermit, Part};
 /// A session's record is written at least each time this many bytes were added, so that a server that is killed loses
 /// little of an upload.
 pub(super) const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
-
-/// So many bytes of a part may arrive before memory is reserved for it.
-const UNRESERVED_BYTES: usize = 16 * 1024;
 
 /// While bytes arrive, however slowly, a session's record is written at least this often, or at every eighth of an idle
 /// limit if that is less: the sweepers of other processes take the session's age from its record.
@@ -39,24 +36,6 @@ pub(super) struct Append<'a, B> {
     stored_tail: Bytes,
     /// The memory for the bytes after the last part, which are in memory until they are recorded.
     tail_memory: Option<MemoryPermit>,
-}
-
-/// A part whose bytes arrive.
-struct Begun {
-    gathered: Vec<u8>,
-    permit: Option<MemoryPermit>,
-    /// What arrived and is not in it yet.
-    rest: Bytes,
-}
-
-/// What was read from the body.
-enum Filled {
-    /// A whole part, and what came after it in the same chunk.
-    Part(Bytes, Bytes, MemoryPermit),
-    /// The rest, and why the body ended.
-    Rest(Bytes, Result<(), Error>, Option<MemoryPermit>),
-    /// An unfinished part, when the session's record is due to be written.
-    Due(Begun),
 }
 
 /// A part that is written and not hashed yet.
@@ -90,14 +69,11 @@ impl<'a, B: Backend> Append<'a, B> {
     }
 
     async fn read(&mut self, body: Body<'_>) -> Result<Result<(), Error>, Error> {
-        let mut incoming = Incoming {
-            body,
-            held: Arc::clone(&self.held),
-        };
         let store = self.store;
         let backend = &*store.backend;
+        let mut gatherer = Gatherer::new(store, body, Arc::clone(&self.held));
         self.stored_tail = std::mem::take(&mut self.session.tail);
-        let mut begun = Begun::after(self.stored_tail.clone());
+        let mut begun = Gathering::after(self.stored_tail.clone());
         let mut number = self.session.record.parts.len();
         let mut offset = self.session.record.parts_size;
         let mut hasher = self.session.upload.hasher().clone();
@@ -107,13 +83,13 @@ impl<'a, B: Backend> Append<'a, B> {
             let due = self.due();
             let is_due = || store.clock.now() >= due;
             // While one part is hashed and others are written, the next one arrives.
-            let fill = async { Ok(fill(backend, begun, size, &mut incoming, is_due).await) };
+            let fill = gatherer.fill(begun, size, is_due);
             let work = async { tokio::try_join!(hash_part(hasher, full.take()), fill) };
             let (hashed, filled) = self.in_flight.beside(work).await??;
             hasher = self.note_hash(hashed);
             let (part, permit, ending) = match filled {
                 Filled::Part(part, rest, permit) => {
-                    begun = Begun::after(rest);
+                    begun = Gathering::after(rest);
                     (part, Some(permit), None)
                 }
                 Filled::Due(gathered) => {
@@ -129,7 +105,7 @@ impl<'a, B: Backend> Append<'a, B> {
                         self.tail_memory = permit;
                         break ending;
                     }
-                    begun = Begun::after(Bytes::new());
+                    begun = Gathering::after(Bytes::new());
                     (rest, permit, Some(ending))
                 }
             };
@@ -296,111 +272,4 @@ async fn hash_part(hasher: Hasher, full: Option<Unhashed>) -> Result<(Hasher, Op
     };
     let size = part.len() as u64;
     Ok((hash(hasher, part).await?, Some(size)))
-}
-
-impl Begun {
-    /// Begins a part with what came after the previous one in the same chunk.
-    const fn after(rest: Bytes) -> Self {
-        Self {
-            gathered: Vec::new(),
-            permit: None,
-            rest,
-        }
-    }
-}
-
-/// Gathers the body's chunks until they make a part, the body ends or another request takes the session.
-async fn fill(
-    backend: &impl Backend,
-    begun: Begun,
-    size: usize,
-    incoming: &mut Incoming<'_>,
-    is_due: impl Fn() -> bool,
-) -> Filled {
-    let Begun {
-        mut gathered,
-        mut permit,
-        rest: mut chunk,
-    } = begun;
-    let mut has_arrived = false;
-    loop {
-        if chunk.is_empty() {
-            if has_arrived && is_due() {
-                let rest = Bytes::new();
-                return Filled::Due(Begun {
-                    gathered,
-                    permit,
-                    rest,
-                });
-            }
-            let recalled = recalled(permit.as_mut(), gathered.len());
-            let next = tokio::select! {
-                biased;
-                next = incoming.next() => next,
-                error = recalled => Err(error),
-            };
-            chunk = match next {
-                Ok(Some(next)) => next,
-                Ok(None) => return Filled::Rest(gathered.into(), Ok(()), permit),
-                Err(error) => return Filled::Rest(gathered.into(), Err(error), permit),
-            };
-            has_arrived = true;
-        }
-        let memory = match permit.take() {
-            Some(memory) => memory,
-            // Small uploads, and clients that stop after a few bytes, leave the memory to others.
-            None if gathered.len() + chunk.len() <= UNRESERVED_BYTES.min(size - 1) => {
-                gathered.extend_from_slice(&std::mem::take(&mut chunk));
-                continue;
-            }
-            None => backend.reserve_memory(size).await,
-        };
-        let missing = memory.size().saturating_sub(gathered.len());
-        let rest = chunk.split_off(chunk.len().min(missing));
-        if gathered.is_empty() && chunk.len() == missing {
-            return Filled::Part(chunk, rest, memory);
-        }
-        // Grow only as bytes arrive: a client may stop in the middle of a part.
-        if chunk.len() > gathered.capacity() - gathered.len() {
-            let wanted = chunk.len().max(gathered.len());
-            gathered.reserve_exact(wanted.min(missing));
-        }
-        gathered.extend_from_slice(&chunk);
-        if gathered.len() >= memory.size() {
-            return Filled::Part(gathered.into(), rest, memory);
-        }
-        permit = Some(memory);
-        chunk = rest;
-    }
-}
-
-/// Waits until the memory that a part has is needed more by others, and returns the error of the part's request.
-async fn recalled(memory: Option<&mut MemoryPermit>, gathered: usize) -> Error {
-    match memory {
-        Some(memory) => memory.recalled(gathered).await,
-        None => std::future::pending().await,
-    }
-    let message = "the body arrived too slowly while other uploads waited for memory; ask for the status of the upload, and \
-                   send the rest";
-    Error::new(ErrorCode::Unavailable, message).with_field("Retry-After", "1")
-}
-
-/// The body of an append, until another request takes the session.
-struct Incoming<'a> {
-    body: Body<'a>,
-    held: Arc<HeldSession>,
-}
-
-impl Incoming<'_> {
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let stopped = async { Err(self.held.stopped().await) };
-        let next = async { self.body.as_mut().next().await.transpose() };
-        // Bytes that have already arrived are taken, even if another request waits: a client whose bytes keep coming is
-        // alive, and none arrive from a client that is gone.
-        tokio::select! {
-            biased;
-            next = next => next,
-            error = stopped => error,
-        }
-    }
 }

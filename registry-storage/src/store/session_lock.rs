@@ -119,6 +119,11 @@ impl Slot {
 }
 
 impl HeldSession {
+    /// Returns which session it is.
+    pub(super) const fn id(&self) -> UploadId {
+        self.id
+    }
+
     /// Returns what the newest request for the session wants.
     pub(super) fn newest(&self) -> Wanted {
         *self.slot.newest()

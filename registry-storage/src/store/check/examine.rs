@@ -14,9 +14,9 @@ use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
     CyclesRecord, DeletedManifestRecord, FullSweepRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
-    PassRecord, PastTagRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord,
-    RepositoryRecord, ScrubRecord, SecretRecord, SessionRecord, TagRecord, UnnamedRecord, UsageRecord,
-    WriterRecord, decode, state_of_size,
+    ParkedRecord, PassRecord, PastTagRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord,
+    ReferrerRecord, RepositoryRecord, ScrubRecord, SecretRecord, SessionRecord, TagRecord, UnnamedRecord,
+    UsageRecord, WriterRecord, decode, state_of_size,
 };
 
 /// How records are read: within a transaction, so that they are consistent, or outside of one.
@@ -158,6 +158,7 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Repository(_)
         | KeyKind::Blob(_)
         | KeyKind::Upload(_)
+        | KeyKind::Parked(..)
         | KeyKind::Delete(..)
         | KeyKind::Push(..)
         | KeyKind::Adoption
@@ -308,6 +309,7 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         KeyKind::Changed(_) => malformed_as::<ChangedRecord>(value, |_| true),
         KeyKind::Candidates(_) => malformed_as::<CandidatesRecord>(value, |_| true),
         KeyKind::Unnamed(_) => malformed_as::<UnnamedRecord>(value, |_| true),
+        KeyKind::Parked(..) => malformed_as::<ParkedRecord>(value, |_| true),
         KeyKind::FullSweep => malformed_as::<FullSweepRecord>(value, |_| true),
         KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => malformed_as::<PassRecord>(value, |_| true),
         KeyKind::Quota(_) => malformed_as::<QuotaRecord>(value, |_| true),

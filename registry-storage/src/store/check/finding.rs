@@ -226,6 +226,9 @@ const fn unreadable(kind: &KeyKind) -> &'static str {
         KeyKind::PastTag { .. } | KeyKind::DeletedManifest { .. } => "it cannot be restored",
         KeyKind::RepositoryBlob(..) => "nothing: its name says what it does",
         KeyKind::Unnamed(_) => "nothing: the next sweep of everything deletes the bytes that it names",
+        KeyKind::Parked(..) => {
+            "the upload that it is of is answered with 500 once, and goes on from an earlier offset"
+        }
         KeyKind::FullSweep => "nothing: the next sweep looks at everything",
         KeyKind::Cycles => "nothing: what was condemned is condemned once more",
         KeyKind::Changed(_) => "nothing: the collector reads the repository within a week",

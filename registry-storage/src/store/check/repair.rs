@@ -13,9 +13,9 @@ use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
     CyclesRecord, DeletedManifestRecord, FullSweepRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
-    PassRecord, PastTagRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord,
-    RepositoryRecord, ScrubRecord, SecretRecord, SessionRecord, Stamp, TagRecord, UnnamedRecord, UsageRecord,
-    WriterRecord, decode,
+    ParkedRecord, PassRecord, PastTagRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord,
+    ReferrerRecord, RepositoryRecord, ScrubRecord, SecretRecord, SessionRecord, Stamp, TagRecord,
+    UnnamedRecord, UsageRecord, WriterRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -134,6 +134,7 @@ impl Recheck {
             KeyKind::Referrer { .. } => rewrite_as::<ReferrerRecord>(records, key, stored).await,
             KeyKind::Repository(_) => rewrite_as::<RepositoryRecord>(records, key, stored).await,
             KeyKind::Upload(_) => rewrite_as::<SessionRecord>(records, key, stored).await,
+            KeyKind::Parked(..) => rewrite_as::<ParkedRecord>(records, key, stored).await,
             KeyKind::Delete(..) | KeyKind::Push(..) => rewrite_as::<NoteRecord>(records, key, stored).await,
             KeyKind::Adoption => rewrite_as::<AdoptionRecord>(records, key, stored).await,
             KeyKind::Adopted(_) => rewrite_as::<AdoptedRecord>(records, key, stored).await,

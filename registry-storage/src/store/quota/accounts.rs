@@ -267,6 +267,10 @@ impl<B: Backend> Backend for Accounted<B> {
         self.inner.parts_at_once(size)
     }
 
+    fn memory_at_once(&self, size: usize) -> Option<MemoryPermit> {
+        self.inner.memory_at_once(size)
+    }
+
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {
         self.inner.reserve_memory(size).await
     }

@@ -2,6 +2,7 @@
 //! are ([`full`]).
 
 mod full;
+mod parked;
 mod tree;
 mod unnamed;
 
@@ -221,6 +222,7 @@ impl<B: Backend> Store<B> {
         self.sweep_sessions(report, deleting, unreadable).await?;
         self.sweep_notes(Key::deletes(), unreadable).await?;
         self.sweep_notes(Key::pushes(), unreadable).await?;
+        self.sweep_parked(unreadable).await?;
         report.dropped_quarantine = self.drop_old_quarantine().await?;
         report.dropped_blobs = self.drop_ungranted_blobs(report.is_full).await?;
         Ok(())

@@ -313,6 +313,10 @@ pub async fn gives_memory_back<B: Backend>(backend: Arc<B>) {
     for _ in 0..1000 {
         drop(backend.reserve_memory(backend.part_size(0)).await);
         drop(backend.reserve_memory(usize::MAX).await);
+        let size = backend.part_size(0);
+        if let Some(memory) = backend.memory_at_once(size) {
+            assert!((1..=size).contains(&memory.size()), "{memory:?}");
+        }
     }
 }
 
