@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::{Digest, Error, Timestamp};
 
 use super::cycle::{Cycle, Facts};
@@ -77,10 +78,13 @@ impl<B: Backend> Store<B> {
         while !cycle.is_dry_run
             && let Some(read) = candidates.next(&*self.backend).await?
         {
-            for (key, stored) in read {
-                if let Some(stored) = stored {
-                    self.decide_candidates(cycle, key, stored, report).await?;
-                }
+            let deciding: Vec<_> = read
+                .into_iter()
+                .filter_map(|(key, stored)| Some(self.decide_candidates(cycle, key, stored?)))
+                .collect();
+            let mut deciding = stream::iter(deciding).buffer_unordered(self.parallel_transactions());
+            while let Some(decided) = deciding.try_next().await? {
+                report.add_blobs(&decided);
             }
         }
         let pass = self.begin_pass(cycle, Key::pass_over_blobs(), is_full).await?;
@@ -91,20 +95,19 @@ impl<B: Backend> Store<B> {
         self.pass_over_blobs(cycle, pass, report, observer).await
     }
 
-    /// Decides about the candidates of a record, and keeps those in it about which something is left to do.
+    /// Decides about the candidates of a record, keeps those in it about which something is left to do, and returns what was decided.
     async fn decide_candidates(
         &self,
         cycle: &Cycle,
         key: Key,
         stored: VersionedRecord,
-        report: &mut CollectReport,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Decided>, Error> {
         // A record that cannot be read is the check's. The pass finds what it had.
         let Ok(found) = Found::<CandidatesRecord>::new(Some(&stored)) else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let Some((record, content)) = found.record else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let is_new = self.clock.now().since(record.stamp.written) < GRANTED_TIME;
         let mut candidates = Vec::new();
@@ -112,17 +115,19 @@ impl<B: Backend> Store<B> {
             let is_granted = self.is_granted(&digest).await?;
             candidates.push((digest, is_granted));
         }
-        let mut left = Vec::new();
+        let mut all = Vec::new();
         for some in candidates.chunks(BLOBS_PER_TRANSACTION) {
-            let decided = self.decide_blobs(cycle, some.to_vec(), report).await?;
-            let of_some = some.iter().zip(decided);
-            left.extend(of_some.filter_map(|((digest, is_granted), decided)| {
-                let is_final = decided.is_final() && !(*is_granted && is_new);
-                (!is_final).then(|| digest.clone())
-            }));
+            all.extend(self.decide_blobs(cycle, some.to_vec()).await?);
         }
+        let is_left = |is_granted, decided: &Decided| !decided.is_final() || is_granted && is_new;
+        let left: Vec<Digest> = candidates
+            .iter()
+            .zip(&all)
+            .filter(|((_, is_granted), decided)| is_left(*is_granted, *decided))
+            .map(|((digest, _), _)| digest.clone())
+            .collect();
         if left.len() == candidates.len() {
-            return Ok(());
+            return Ok(all);
         }
         let keep = KeepCandidates {
             key,
@@ -130,7 +135,8 @@ impl<B: Backend> Store<B> {
             left,
             written: record.stamp.written,
         };
-        self.backend.transact(Durability::Deferred, keep).await
+        self.backend.transact(Durability::Deferred, keep).await?;
+        Ok(all)
     }
 
     /// Returns whether a repository has a blob, or may soon. An unreadable record may be a grant.
@@ -183,8 +189,13 @@ impl<B: Backend> Store<B> {
                 }
                 pass.advance(entry.key, 1);
             }
-            for some in undecided.chunks(BLOBS_PER_TRANSACTION) {
-                self.decide_unwritten(cycle, some.to_vec(), report).await?;
+            let deciding: Vec<_> = undecided
+                .chunks(BLOBS_PER_TRANSACTION)
+                .map(|some| self.decide_unwritten(cycle, some.to_vec()))
+                .collect();
+            let mut deciding = stream::iter(deciding).buffer_unordered(self.parallel_transactions());
+            while let Some(decided) = deciding.try_next().await? {
+                report.add_blobs(&decided);
             }
             self.keep_pass(&mut pass).await?;
         }
@@ -192,45 +203,39 @@ impl<B: Backend> Store<B> {
     }
 
     /// Decides about blobs that were not written down, and writes down those about which something is left to do.
-    async fn decide_unwritten(
-        &self,
-        cycle: &Cycle,
-        blobs: Vec<Candidate>,
-        report: &mut CollectReport,
-    ) -> Result<(), Error> {
-        let decided = self.decide_blobs(cycle, blobs.clone(), report).await?;
-        let left = blobs.into_iter().zip(decided);
+    async fn decide_unwritten(&self, cycle: &Cycle, blobs: Vec<Candidate>) -> Result<Vec<Decided>, Error> {
+        let decided = self.decide_blobs(cycle, blobs.clone()).await?;
+        let left = blobs.into_iter().zip(&decided);
         let left = left.filter(|(_, decided)| !decided.is_final());
         let left: Vec<Digest> = left.map(|((digest, _), _)| digest).collect();
-        if left.is_empty() || cycle.is_dry_run {
-            return Ok(());
+        if !left.is_empty() && !cycle.is_dry_run {
+            let write = WriteCandidates(left, self.clock.now());
+            self.backend.transact(Durability::Deferred, write).await?;
         }
-        let write = WriteCandidates(left, self.clock.now());
-        self.backend.transact(Durability::Deferred, write).await
+        Ok(decided)
     }
 
-    async fn decide_blobs(
-        &self,
-        cycle: &Cycle,
-        blobs: Vec<Candidate>,
-        report: &mut CollectReport,
-    ) -> Result<Vec<Decided>, Error> {
+    async fn decide_blobs(&self, cycle: &Cycle, blobs: Vec<Candidate>) -> Result<Vec<Decided>, Error> {
         let decide = DecideBlobs {
             blobs,
             cycle: cycle.clone(),
             left: Vec::new(),
             now: self.clock.now(),
         };
-        let decided = self.backend.transact(Durability::Synced, decide).await?;
-        for decided in &decided {
+        self.backend.transact(Durability::Synced, decide).await
+    }
+}
+
+impl CollectReport {
+    fn add_blobs(&mut self, decided: &[Decided]) {
+        for decided in decided {
             match decided {
-                Decided::Removed(bytes) => report.removed_blobs.add(*bytes),
-                Decided::Condemned(_) | Decided::Waiting(_) | Decided::Young(_) => report.blobs_left += 1,
-                Decided::Pending(_) | Decided::Undecided => report.undecided += 1,
+                Decided::Removed(bytes) => self.removed_blobs.add(*bytes),
+                Decided::Condemned(_) | Decided::Waiting(_) | Decided::Young(_) => self.blobs_left += 1,
+                Decided::Pending(_) | Decided::Undecided => self.undecided += 1,
                 Decided::Gone | Decided::Revived(_) => {}
             }
         }
-        Ok(decided)
     }
 }
 

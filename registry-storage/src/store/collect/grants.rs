@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::cycle::{Cycle, Facts};
@@ -250,22 +252,12 @@ impl<B: Backend> Store<B> {
                     undecided.push((grant, stored.value));
                 }
             }
-            for grants in undecided.chunks(GRANTS_PER_TRANSACTION) {
-                let decide = DecideGrants {
-                    repository: repository.clone(),
-                    grants: grants.iter().map(|(grant, _)| grant.clone()).collect(),
-                    cycle: cycle.clone(),
-                    taken: taken.cloned(),
-                    is_certain: false,
-                    is_one_step: self.backend.is_atomic(),
-                    has_written_candidates: false,
-                    left: Vec::new(),
-                    #[cfg(all(feature = "filesystem", unix))]
-                    adopting: std::sync::Arc::clone(&self.adopting),
-                    now: self.clock.now(),
-                };
-                // A grant that is Dead becomes durable at the latest with the blob's record, before its bytes go.
-                let decided = self.backend.transact(Durability::Deferred, decide).await?;
+            let deciding: Vec<_> = undecided
+                .chunks(GRANTS_PER_TRANSACTION)
+                .map(|grants| self.decide_some(cycle, repository, taken, grants))
+                .collect();
+            let mut deciding = stream::iter(deciding).buffered(self.parallel_transactions());
+            while let Some((decided, grants)) = deciding.try_next().await? {
                 is_settled &= decided.iter().all(Decided::is_final);
                 for (decided, (_, before)) in decided.into_iter().zip(grants) {
                     if !matches!(decided, Decided::Removed(_)) {
@@ -275,6 +267,32 @@ impl<B: Backend> Store<B> {
                 }
             }
         }
+    }
+
+    /// Decides about grants in one transaction, and returns what was decided about each.
+    async fn decide_some<'g>(
+        &self,
+        cycle: &Cycle,
+        repository: &RepositoryName,
+        taken: Option<&Version>,
+        grants: &'g [((Digest, bool), Bytes)],
+    ) -> Result<(Vec<Decided>, &'g [((Digest, bool), Bytes)]), Error> {
+        let decide = DecideGrants {
+            repository: repository.clone(),
+            grants: grants.iter().map(|(grant, _)| grant.clone()).collect(),
+            cycle: cycle.clone(),
+            taken: taken.cloned(),
+            is_certain: false,
+            is_one_step: self.backend.is_atomic(),
+            has_written_candidates: false,
+            left: Vec::new(),
+            #[cfg(all(feature = "filesystem", unix))]
+            adopting: std::sync::Arc::clone(&self.adopting),
+            now: self.clock.now(),
+        };
+        // A grant that is Dead becomes durable at the latest with the blob's record, before its bytes go.
+        let decided = self.backend.transact(Durability::Deferred, decide).await?;
+        Ok((decided, grants))
     }
 }
 

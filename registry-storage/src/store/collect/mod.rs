@@ -243,7 +243,20 @@ impl CollectReport {
     }
 }
 
+/// How many transactions of a cycle go on at once where each is many requests. They decide about different records, as cycles of
+/// several processes do.
+const PARALLEL_TRANSACTIONS: usize = 16;
+
 impl<B: Backend> Store<B> {
+    /// Returns how many transactions of a cycle go on at once.
+    fn parallel_transactions(&self) -> usize {
+        if self.backend.is_atomic() {
+            1
+        } else {
+            PARALLEL_TRANSACTIONS
+        }
+    }
+
     /// Returns whether an adoption is in progress, or was cut off and is still to be ended.
     pub(super) async fn is_adopting(&self) -> Result<bool, Error> {
         #[cfg(all(feature = "filesystem", unix))]
