@@ -1,6 +1,7 @@
 //! The way back in a bucket: what the store has is written into the tree beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use registry_core::storage::{BlobStorage as _, Manifest, ManifestStorage as _, NewManifest};
@@ -437,12 +438,12 @@ async fn what_was_pushed_in_the_second_of_the_adoption_is_known() {
     assert_eq!(bucket.export(&store).await.unwrap().deleted, 1);
 }
 
-/// A distribution registry that is not stopped pushes during an export.
-struct Pushes<'b>(&'b Bucket, &'static str);
+/// A distribution registry that is not stopped pushes once during an export.
+struct Pushes<'b>(&'b Bucket, &'static str, AtomicBool);
 
 impl MaintenanceObserver for Pushes<'_> {
     fn step(&self, step: Step, done: u64, _: Option<u64>) {
-        if step == Step::Links && done > 0 {
+        if step == Step::Links && done > 0 && !self.2.swap(true, Ordering::Relaxed) {
             self.0.push_to_old(self.1, "v9", 50);
         }
     }
@@ -454,7 +455,7 @@ async fn what_comes_during_an_export_stays_and_is_told() {
         let bucket = Bucket::of(&images()).await;
         let store = bucket.store();
         changed(&bucket, &store).await;
-        let pushes = Pushes(&bucket, repository);
+        let pushes = Pushes(&bucket, repository, AtomicBool::new(false));
         let (refused, _) = bucket.ticking(export_in_place(&store, false, &pushes)).await;
         assert!(matches!(refused, Err(Refused::Newer { .. })), "{refused:?}");
         assert!(bucket.walk()[repository].tags.contains_key("v9"), "{repository}");
