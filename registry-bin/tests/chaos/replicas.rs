@@ -112,9 +112,17 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
                 engine.work(&stop);
             });
         }
-        let end = Instant::now() + Duration::from_secs(seconds);
+        let begun = Instant::now();
+        let end = begun + Duration::from_secs(seconds);
         while Instant::now() < end && !stop.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_millis(300 + random.below(3000)));
+            // Only a cycle of the collector that ends counts, and it takes the longer the more there is: replicas live longer with
+            // each minute of a long run.
+            let minute = u32::try_from(begun.elapsed().as_secs() / 60).unwrap_or(u32::MAX);
+            let pause = Duration::from_millis(300 + random.below(3000)) * (minute + 1);
+            let waited = Instant::now();
+            while waited.elapsed() < pause && Instant::now() < end && !stop.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(50));
+            }
             let number = random.below(REPLICAS as u64) as usize;
             let replica = replicas.remove(number);
             require_no_panic(&replica);

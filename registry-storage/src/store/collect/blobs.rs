@@ -123,7 +123,7 @@ impl<B: Backend> Store<B> {
         let left: Vec<Digest> = candidates
             .iter()
             .zip(&all)
-            .filter(|((_, is_granted), decided)| is_left(*is_granted, *decided))
+            .filter(|((_, is_granted), decided)| is_left(*is_granted, decided))
             .map(|((digest, _), _)| digest.clone())
             .collect();
         if left.len() == candidates.len() {
