@@ -14,19 +14,19 @@ use crate::places::writable::cannot_cache;
 /// How often a server that waits looks whether another one still has the folder.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Has a backend keep what the configuration says. With `wait`, waits for another process that has the folder.
+/// Has a backend keep what the configuration says. Returns also the cache of blobs, if there is one. With `wait`, waits for another process that has the folder.
 pub(crate) async fn with_cache(
     backend: ObjectStoreBackend,
     cache: &Cache,
     wait: bool,
-) -> Result<ObjectStoreBackend, Failure> {
+) -> Result<(ObjectStoreBackend, Option<BlobCache>), Failure> {
     let backend = backend.with_record_age(cache.most_age.0);
     let Some(folder) = &cache.folder else {
-        return Ok(backend);
+        return Ok((backend, None));
     };
     let opened = open(folder, cache.size.0, wait).await?;
     tracing::info!(folder = %folder.display(), size = cache.size.0, "blobs that clients pull through this server are kept");
-    Ok(backend.with_blob_cache(opened))
+    Ok((backend.with_blob_cache(opened.clone()), Some(opened)))
 }
 
 async fn open(folder: &Path, size: u64, wait: bool) -> Result<BlobCache, Failure> {

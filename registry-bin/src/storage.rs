@@ -11,6 +11,7 @@ use registry_core::Storage;
 use registry_core::quota::Quota;
 use registry_core::retention::Retention;
 use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
+use registry_storage::object_store::BlobCache;
 use registry_storage::{
     Backend, Collector, LargestRepositories, Maintenance, ObjectStoreBackend, PullRecorder, QuotaCounter,
     QuotaUsage, ScrubOptions, Scrubber, Store, StoreOptions, Sweeper, SystemClock,
@@ -115,6 +116,8 @@ pub(crate) struct OpenStorage {
     quota_counter: Option<QuotaCounter>,
     /// `None` if all content comes from this server.
     pub(crate) redirects: Option<Redirects>,
+    /// `None` unless blobs of a bucket are kept.
+    pub(crate) blob_cache: Option<BlobCache>,
 }
 
 impl OpenStorage {
@@ -134,13 +137,15 @@ impl OpenStorage {
                 Ok(Self::over(store, configuration, applied, false))
             }
             StorageLocation::Bucket(bucket) => {
-                let backend = with_cache(bucket.open()?, &configuration.storage.cache, wait).await?;
+                let cache = &configuration.storage.cache;
+                let (backend, blob_cache) = with_cache(bucket.open()?, cache, wait).await?;
                 let store = store(backend.clone(), configuration);
                 let is_written = !maintenance.read_only.enabled;
                 bucket.reach(&backend, is_written, wait).await?;
                 let redirects = Redirects::decide(&configuration.storage, &backend).await;
                 Ok(Self {
                     redirects,
+                    blob_cache,
                     ..Self::over(store, configuration, applied, true)
                 })
             }
@@ -219,6 +224,7 @@ impl OpenStorage {
             scrubber,
             quota_counter,
             redirects: None,
+            blob_cache: None,
             store,
         }
     }

@@ -65,6 +65,16 @@ pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(Cow<'s
             "has no effect: it is for a bucket, and the storage is none",
         ),
         (
+            tree.has("storage.cache.folder") && storage.cache.folder.is_none(),
+            "storage.cache.folder",
+            "is empty, so no blobs are kept; name a folder, or remove the key",
+        ),
+        (
+            !is_without_bucket && tree.has("storage.cache.size") && storage.cache.folder.is_none(),
+            "storage.cache.size",
+            "has no effect without `storage.cache.folder`",
+        ),
+        (
             redirect.disable == Some(true)
                 && storage
                     .s3

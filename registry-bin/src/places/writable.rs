@@ -7,6 +7,7 @@ use std::path::Path;
 
 use registry_storage::distribution;
 use registry_storage::filesystem::{check_records, require_usable};
+use registry_storage::object_store::BlobCache;
 use registry_storage::outbox::Outbox;
 use rustix::fs::{Access, access};
 
@@ -113,7 +114,8 @@ fn check_cache(configuration: &Configuration) -> Result<(), Failure> {
     let storage = &configuration.storage;
     match (&storage.cache.folder, StorageLocation::of(storage)) {
         (Some(folder), Ok(StorageLocation::Bucket(_))) => {
-            check_made_folder(folder).map_err(|cause| cannot_cache(folder).because(cause))
+            check_made_folder(folder).map_err(|cause| cannot_cache(folder).because(cause))?;
+            BlobCache::check_folder(folder).map_err(|cause| cannot_cache(folder).because(cause))
         }
         _ => Ok(()),
     }

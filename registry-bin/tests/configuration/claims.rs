@@ -49,6 +49,17 @@ fn in_data(folder: &Path, name: &str, content: &str) {
 }
 
 #[test]
+fn a_cache_in_a_folder_with_other_files_is_refused() {
+    let cache = "storage: {s3: {bucket: a, region: b, accesskey: c, secretkey: d}, cache: {folder: data}}";
+    let prepare = |folder: &Path| in_data(folder, "photo.jpg", "");
+    expect_refused(
+        &[cache, ADDRESS],
+        prepare,
+        "storage.cache.folder: cannot keep blobs in data: it has other files, such as photo.jpg",
+    );
+}
+
+#[test]
 fn an_audit_log_in_the_place_of_anything_else_is_refused() {
     let own = "where the registry keeps its own files";
     for (path, rest, expected) in [

@@ -284,6 +284,25 @@ fn keys_that_contradict_each_other_are_told_by_check_and_at_the_start() {
 }
 
 #[test]
+fn a_cache_that_keeps_nothing_is_told() {
+    for (cache, told) in [
+        (
+            "folder: ''",
+            "storage.cache.folder is empty, so no blobs are kept",
+        ),
+        (
+            "size: 1GiB",
+            "storage.cache.size has no effect without `storage.cache.folder`",
+        ),
+    ] {
+        let text = format!("version: 0.1\nstorage: {{s3: {{bucket: a, region: b}}, cache: {{{cache}}}}}\n");
+        let output = run(&["config", "check", "config.yml"], &text, &[]);
+        assert!(output.status.success(), "{output:?}");
+        says(&String::from_utf8_lossy(&output.stdout), &[told]);
+    }
+}
+
+#[test]
 fn a_port_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

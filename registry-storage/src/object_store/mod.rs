@@ -53,7 +53,7 @@ use self::cache::content::CachedContent;
 use self::cache::recent_records::RecentRecords;
 use self::cache::shared_reads::SharedReads;
 #[cfg(unix)]
-pub use self::cache::{BlobCache, BlobCacheError};
+pub use self::cache::{BlobCache, BlobCacheError, BlobCacheStatistics};
 #[cfg(feature = "gcs")]
 pub use self::gcs::GcsCredentials;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]

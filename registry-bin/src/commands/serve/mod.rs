@@ -143,6 +143,9 @@ async fn serve_until_signal(
     let control = start_control(&location, &storage, rules);
     start_health_checks(configuration, &health, &storage.store)?;
     telemetry.add_storage(Arc::clone(&storage.store));
+    if let Some(cache) = &storage.blob_cache {
+        telemetry.add_blob_cache(cache.clone());
+    }
     if let Some(usage) = storage.quota_usage() {
         telemetry.add(QuotaMetrics(usage));
     }

@@ -20,6 +20,7 @@ use registry_http::{
     Metrics, RefusalLog, RequestObserver, RequestRecord, Server, ServerHealth,
 };
 use registry_storage::Maintenance;
+use registry_storage::object_store::BlobCache;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpStream;
 
@@ -73,6 +74,11 @@ impl Telemetry {
     /// Adds what a storage reports about itself to the metrics.
     pub(super) fn add_storage(&self, store: Arc<dyn Maintenance>) {
         self.add(StorageMetrics(store));
+    }
+
+    /// Adds what a cache of blobs reports about itself to the metrics.
+    pub(super) fn add_blob_cache(&self, cache: BlobCache) {
+        self.add(BlobCacheMetrics(cache));
     }
 
     /// Adds metrics that are looked up when they are asked for.
@@ -259,6 +265,65 @@ impl Collector for DroppedLines {
         )?;
         for writer in &self.0 {
             ConstCounter::new(writer.dropped()).encode(lines.encode_family(&[("log", writer.name())])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a cache of blobs has, and has done.
+#[derive(Debug)]
+struct BlobCacheMetrics(BlobCache);
+
+impl Collector for BlobCacheMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let counted = self.0.statistics();
+        let mut reads = encoder.encode_descriptor(
+            "registry_blob_cache_reads",
+            "Blobs and ranges that clients pulled, by where they were",
+            None,
+            MetricType::Counter,
+        )?;
+        for (place, count) in [
+            ("folder", counted.from_files),
+            ("fetch", counted.from_fetches),
+            ("bucket", counted.from_bucket),
+        ] {
+            ConstCounter::new(count).encode(reads.encode_family(&[("from", place)])?)?;
+        }
+        for (name, help, value) in [
+            (
+                "registry_blob_cache_fetches",
+                "Blobs that were begun to be fetched into the folder",
+                counted.fetches,
+            ),
+            (
+                "registry_blob_cache_evicted_blobs",
+                "Blobs that were removed from the folder for others",
+                counted.evicted,
+            ),
+        ] {
+            let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(counter)?;
+        }
+        for (name, help, value) in [
+            (
+                "registry_blob_cache_blobs",
+                "Blobs that the folder has as a whole",
+                counted.blobs,
+            ),
+            (
+                "registry_blob_cache_bytes",
+                "What the folder's files have, those that are being written included",
+                counted.bytes,
+            ),
+            (
+                "registry_blob_cache_limit_bytes",
+                "What they may have",
+                counted.size,
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;
         }
         Ok(())
     }

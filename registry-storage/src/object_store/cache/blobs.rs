@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use super::disk::Disk;
 use super::fill::{Fill, Reader, Room, Writer};
 use super::folder::{BlobCacheError, Folder, FoundFile, Unfinished, require_own};
-use super::index::{Found, Index};
+use super::index::{BlobCacheStatistics, Found, Index};
 use crate::background::Background;
 
 /// A client that begins this many bytes after what has arrived does not wait for it.
@@ -161,6 +161,12 @@ impl BlobCache {
         Ok(folder)
     }
 
+    /// Returns what it has, and has done since it was opened.
+    #[must_use]
+    pub fn statistics(&self) -> BlobCacheStatistics {
+        self.index().statistics()
+    }
+
     /// Returns whether it has a blob.
     pub(in crate::object_store) fn has(&self, digest: &Digest, size: u64) -> bool {
         !self.disk().reads.is_resting() && self.index().has(digest, size)
@@ -168,6 +174,26 @@ impl BlobCache {
 
     /// Decides from where a range of a blob is read, of which `content` is the whole.
     pub(super) async fn place(
+        &self,
+        digest: &Digest,
+        size: u64,
+        range: &Range<u64>,
+        content: impl Fn() -> ByteStream,
+    ) -> Place {
+        let place = self.find_place(digest, size, range, content).await;
+        self.index().count(|reads| match &place {
+            Place::File(_) => reads.from_files += 1,
+            Place::Growing(reader) if !reader.is_first => reads.from_fetches += 1,
+            Place::Growing(_) => {
+                reads.from_bucket += 1;
+                reads.fetches += 1;
+            }
+            Place::Bucket => reads.from_bucket += 1,
+        });
+        place
+    }
+
+    async fn find_place(
         &self,
         digest: &Digest,
         size: u64,
@@ -221,7 +247,7 @@ impl BlobCache {
         };
         fill.add_reader();
         drop(index);
-        let reader = Reader::new(self.clone(), Arc::clone(&fill));
+        let reader = Reader::new(self.clone(), Arc::clone(&fill), !is_begun);
         if !is_begun {
             // Not while the index is held: a runtime that ends drops the task at once, and that takes it.
             let writing = Background::start(Writer::new(self, &fill).write(content()));

@@ -103,12 +103,18 @@ impl Fill {
 pub(super) struct Reader {
     cache: BlobCache,
     fill: Arc<Fill>,
+    /// It began the fetch.
+    pub(super) is_first: bool,
 }
 
 impl Reader {
     /// Creates a reader for a fill that counts it already.
-    pub(super) const fn new(cache: BlobCache, fill: Arc<Fill>) -> Self {
-        Self { cache, fill }
+    pub(super) const fn new(cache: BlobCache, fill: Arc<Fill>, is_first: bool) -> Self {
+        Self {
+            cache,
+            fill,
+            is_first,
+        }
     }
 
     /// Waits until there is more than `offset` bytes. Returns how many, and the file; `None` if the rest has to come from

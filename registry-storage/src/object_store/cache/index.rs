@@ -31,6 +31,16 @@ pub(super) struct Index {
     /// The files that make room, until they are removed.
     evicted: BTreeMap<u64, Digest>,
     last_evicted: u64,
+    reads: Reads,
+}
+
+/// How often blobs were read, by where they were.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reads {
+    pub(super) from_files: u64,
+    pub(super) from_fetches: u64,
+    pub(super) from_bucket: u64,
+    pub(super) fetches: u64,
 }
 
 #[derive(Debug)]
@@ -39,6 +49,28 @@ struct Entry {
     last_use: u64,
     /// The file, while somebody reads it.
     open: Weak<File>,
+}
+
+/// What a [`BlobCache`](super::BlobCache) has, and has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobCacheStatistics {
+    /// How many bytes its files may have.
+    pub size: u64,
+    /// How many bytes its files have, those that are being written included.
+    pub bytes: u64,
+    /// How many blobs it has as a whole.
+    pub blobs: u64,
+    /// How often a blob, or a range of one, was read from a file.
+    pub from_files: u64,
+    /// How often one was read while another client's read fetched it.
+    pub from_fetches: u64,
+    /// How often one was read from the bucket, fetches for the folder included.
+    pub from_bucket: u64,
+    /// How many fetches for the folder began.
+    pub fetches: u64,
+    /// How many blobs were removed for others.
+    pub evicted: u64,
 }
 
 /// A blob that is being fetched, and the task that does it, which ends when this is dropped.
@@ -77,6 +109,30 @@ impl Index {
             fills: HashMap::new(),
             evicted: BTreeMap::new(),
             last_evicted: 0,
+            reads: Reads::default(),
+        }
+    }
+
+    pub(super) fn count(&mut self, count: impl FnOnce(&mut Reads)) {
+        count(&mut self.reads);
+    }
+
+    pub(super) fn statistics(&self) -> BlobCacheStatistics {
+        let Reads {
+            from_files,
+            from_fetches,
+            from_bucket,
+            fetches,
+        } = self.reads;
+        BlobCacheStatistics {
+            size: self.capacity,
+            bytes: self.kept + self.reserved,
+            blobs: self.files.len() as u64,
+            from_files,
+            from_fetches,
+            from_bucket,
+            fetches,
+            evicted: self.last_evicted,
         }
     }
 

@@ -22,3 +22,5 @@ mod tests;
 pub use self::blobs::BlobCache;
 #[cfg(unix)]
 pub use self::folder::BlobCacheError;
+#[cfg(unix)]
+pub use self::index::BlobCacheStatistics;

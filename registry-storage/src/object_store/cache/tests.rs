@@ -166,6 +166,11 @@ async fn clients_read_what_has_arrived_and_only_the_first_one_fetches() {
     until("its entry", || held.cache.has(&held.digest, SIZE)).await;
     assert!(matches!(held.place(5..10, nothing).await, Place::File(_)));
     assert!(held.files("filling").is_empty());
+    let counted = held.cache.statistics();
+    assert_eq!((counted.size, counted.bytes, counted.blobs), (2 * SIZE, SIZE, 1));
+    // The second client and a range soon ahead; the first client and a range far ahead.
+    let reads = (counted.from_files, counted.from_fetches, counted.from_bucket);
+    assert_eq!((reads, counted.fetches, counted.evicted), ((1, 2, 2), 1, 0));
 }
 
 #[tokio::test]

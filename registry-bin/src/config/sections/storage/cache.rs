@@ -1,10 +1,18 @@
 //! `storage.cache`: what a server keeps of a bucket, so that it need not ask for it again.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::problems::Problems;
 use crate::config::values::{ByteSize, FilePath, GoDuration};
+
+/// A folder that is smaller keeps hardly anything.
+const LEAST_SIZE: ByteSize = ByteSize(64 << 20);
+
+/// Nobody who deletes something expects that it is pulled a day later.
+const LONGEST_AGE: GoDuration = GoDuration(Duration::from_hours(24));
 
 /// What a server keeps of a bucket, so that it need not ask for it again.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -45,15 +53,30 @@ impl Cache {
 
     /// Checks the values.
     pub(super) fn check(&self, problems: &mut Problems<'_>) {
-        let is_empty = |folder: &FilePath| folder.as_os_str().is_empty();
-        let is_unnamed = self.folder.as_ref().is_some_and(is_empty);
-        problems.required("storage.cache.folder", is_unnamed, "name a folder");
         if self.size.0 == 0 {
             problems.add(
                 "storage.cache.size",
                 "is 0, which keeps nothing; write for example 10GiB, or remove `folder`",
             );
         }
+        if self.folder.is_some() && self.size.0 > 0 && self.size < LEAST_SIZE {
+            problems.add(
+                "storage.cache.size",
+                format!(
+                    "is {}, and must be at least {LEAST_SIZE}, because layers have megabytes; write for example 10GiB, or remove `folder`",
+                    self.size
+                ),
+            );
+        }
         problems.timer("storage.cache.maxage", self.most_age);
+        if self.most_age > LONGEST_AGE {
+            problems.add(
+                "storage.cache.maxage",
+                format!(
+                    "is {}, and may be at most {LONGEST_AGE}: for so long, clients may get what was deleted or moved; write for example 10s",
+                    self.most_age
+                ),
+            );
+        }
     }
 }
