@@ -10,7 +10,9 @@ use registry_storage::distribution::{
     adoption, has_tree, release, survey_in_place,
 };
 use registry_storage::testing::Observed;
-use registry_storage::{Maintenance as _, MaintenanceObserver, Step, SweepOptions};
+use registry_storage::{
+    Maintenance as _, MaintenanceObserver, ObjectStoreBackend, Step, Store, SweepOptions,
+};
 use tokio::sync::Notify;
 
 use crate::exports::put_manifest;
@@ -245,6 +247,31 @@ async fn an_adoption_may_end_at_any_request() {
         }
         expect_images(&next).await;
     }
+}
+
+async fn adopt_collect_and_release(store: &Store<ObjectStoreBackend>) {
+    let (report, defects) = adopt(store).await;
+    assert_eq!((report.manifests, defects.0.len()), (IMAGES as u64, 0));
+    collect_and_sweep(store).await;
+    expect_images(store).await;
+    release(store, false, &()).await.unwrap();
+    collect_and_sweep(store).await;
+    expect_images(store).await;
+}
+
+#[cfg(feature = "gcs")]
+#[tokio::test]
+async fn a_bucket_of_google_is_adopted_and_released() {
+    let bucket = Bucket::of(&images()).await;
+    adopt_collect_and_release(&Store::new(bucket.double.gcs_backend(ROOT).unwrap())).await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_keeps_no_condition_is_adopted_and_released() {
+    let bucket = Bucket::of(&images()).await;
+    bucket.double.faults().ignore_conditions();
+    let backend = bucket.double.backend(ROOT).unwrap().deciding_conditions();
+    adopt_collect_and_release(&Store::new(backend)).await;
 }
 
 #[tokio::test]

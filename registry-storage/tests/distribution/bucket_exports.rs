@@ -265,6 +265,14 @@ async fn so_it_is_in_a_bucket_of_google() {
     round_trip(&bucket, store).await;
 }
 
+#[tokio::test]
+async fn so_it_is_in_a_bucket_that_keeps_no_condition() {
+    let bucket = Bucket::of(&images()).await;
+    bucket.double.faults().ignore_conditions();
+    let backend = bucket.double.backend(ROOT).unwrap().deciding_conditions();
+    round_trip(&bucket, Store::new(backend)).await;
+}
+
 async fn round_trip(bucket: &Bucket, store: Store<ObjectStoreBackend>) {
     let digests = changed(bucket, &store).await;
     let before = bucket.tree();
