@@ -51,6 +51,10 @@ impl Collected {
             ));
         } else {
             parts.push(format!("Removed {}.", blobs(report.removed)));
+            if report.removed_blobs.blobs > 0 {
+                let removed = blobs(report.removed_blobs);
+                parts.push(format!("Removed {removed} that no repository had any more."));
+            }
             if let Some(swept) = &self.swept {
                 parts.push(format!("Deleted {}.", count(swept.deleted_bytes, "byte string")));
                 if swept.undeleted_bytes > 0 {

@@ -180,9 +180,7 @@ async fn find(
         StorageLocation::Bucket(bucket) => {
             let backend = bucket.open()?;
             let store = store(backend.clone(), configuration);
-            if usage.new_folder == NewFolder::Refused {
-                require_registry(location, &backend).await?;
-            }
+            require_registry(location, &backend, usage.new_folder).await?;
             if !usage.only_reads {
                 bucket.require_promises(&backend).await?;
             }
@@ -224,8 +222,13 @@ async fn find(
 const NOT_ADOPTED: &str =
     "there is the distribution registry's data, which was not adopted yet; `serve` does so, and `adopt`";
 
-/// Fails if nothing is below the prefix of a bucket: what was mistyped would look like an empty registry.
-async fn require_registry(location: &StorageLocation, backend: &ObjectStoreBackend) -> Result<(), Failure> {
+/// Fails if nothing is below the prefix of a bucket, as what was mistyped would look like an empty registry, or a tree that was not
+/// adopted.
+async fn require_registry(
+    location: &StorageLocation,
+    backend: &ObjectStoreBackend,
+    new_folder: NewFolder,
+) -> Result<(), Failure> {
     let failed = || Failure::new(format!("cannot work on {location}"));
     if backend
         .has_registry()
@@ -235,12 +238,13 @@ async fn require_registry(location: &StorageLocation, backend: &ObjectStoreBacke
         return Ok(());
     }
     let has_tree = distribution::has_tree(&Store::new(backend.clone())).await;
-    Err(
-        failed().because(match has_tree.map_err(|cause| failed().because(cause))? {
-            true => NOT_ADOPTED,
-            false => "there is no registry in this folder of the bucket; name another one",
-        }),
-    )
+    match has_tree.map_err(|cause| failed().because(cause))? {
+        true => Err(failed().because(NOT_ADOPTED)),
+        false if new_folder == NewFolder::Refused => {
+            Err(failed().because("there is no registry in this folder of the bucket; name another one"))
+        }
+        false => Ok(()),
+    }
 }
 
 /// Opens a folder for a command, unless that would leave files there that its server could not use.

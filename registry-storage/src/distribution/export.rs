@@ -171,8 +171,10 @@ impl<B: Backend> Export<'_, B> {
         self.run(move || target.create_repository(&repository)).await?;
         for _ in 0..MAXIMUM_PASSES {
             let before = self.report.clone();
+            // An image that is pushed meanwhile may have blobs that were not listed, so it comes with the next pass.
+            let manifests = all_digests(self.store, &Key::manifests(name)).await?;
             self.blobs(name).await?;
-            self.manifests(name).await?;
+            self.manifests(name, manifests).await?;
             if self.tags(name).await? {
                 return Ok(());
             }
@@ -277,27 +279,23 @@ impl<B: Backend> Export<'_, B> {
         Ok(digest)
     }
 
-    async fn manifests(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
-        let prefix = Key::manifests(name);
-        let mut pages = Pages::of(prefix.clone());
-        while let Some(digests) = next_digests(self.store, &prefix, &mut pages).await? {
-            for digest in digests {
-                let reference = Reference::Digest(digest.clone());
-                let manifest = match self.store.get_manifest(name, &reference).await {
-                    Ok(manifest) => manifest,
-                    Err(error) if is_unknown(&error) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                let (target, name) = (self.target.clone(), name.clone());
-                self.run(move || {
-                    let kept_as = Digest::of(Algorithm::Sha256, &manifest.bytes);
-                    target.write_data(&kept_as, &manifest.bytes)?;
-                    target.link_revision(&name, &kept_as, &kept_as)?;
-                    target.link_revision(&name, &digest, &kept_as)
-                })
-                .await?;
-                self.report.manifests += 1;
-            }
+    async fn manifests(&mut self, name: &RepositoryName, digests: Vec<Digest>) -> Result<(), ExportError> {
+        for digest in digests {
+            let reference = Reference::Digest(digest.clone());
+            let manifest = match self.store.get_manifest(name, &reference).await {
+                Ok(manifest) => manifest,
+                Err(error) if is_unknown(&error) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (target, name) = (self.target.clone(), name.clone());
+            self.run(move || {
+                let kept_as = Digest::of(Algorithm::Sha256, &manifest.bytes);
+                target.write_data(&kept_as, &manifest.bytes)?;
+                target.link_revision(&name, &kept_as, &kept_as)?;
+                target.link_revision(&name, &digest, &kept_as)
+            })
+            .await?;
+            self.report.manifests += 1;
             self.report_progress();
         }
         Ok(())
@@ -362,6 +360,16 @@ pub(super) async fn all_repositories<B: Backend>(store: &Store<B>) -> Result<Vec
             None => return Ok(names),
         }
     }
+}
+
+/// Lists all digests below a prefix.
+pub(super) async fn all_digests<B: Backend>(store: &Store<B>, prefix: &Key) -> Result<Vec<Digest>, Error> {
+    let mut all = Vec::new();
+    let mut pages = Pages::of(prefix.clone());
+    while let Some(digests) = next_digests(store, prefix, &mut pages).await? {
+        all.extend(digests);
+    }
+    Ok(all)
 }
 
 /// Lists the digests in the next page of the keys with `prefix`.

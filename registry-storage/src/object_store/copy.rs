@@ -18,6 +18,19 @@ use crate::bytes_name::BytesName;
 const COPY_BYTES: u64 = 5 << 30;
 
 impl ObjectStoreBackend {
+    /// Returns whether `to` has the bytes of `from`, by its size and by when it was written: what is older may be what was damaged,
+    /// and what `from` replaced. If `from` is gone, the size alone counts.
+    pub(crate) async fn is_copy(&self, from: &BytesName, to: &BytesName, size: u64) -> Result<bool, Error> {
+        let Some(there) = self.look(&self.bytes_path(to)?).await? else {
+            return Ok(false);
+        };
+        if from == to || there.size != size {
+            return Ok(there.size == size);
+        }
+        let source = self.look(&self.bytes_path(from)?).await?;
+        Ok(source.is_none_or(|source| there.last_modified >= source.last_modified))
+    }
+
     /// Copies bytes of a known size to another name, and returns `false` if they are not there with that size.
     ///
     /// The store copies them. Those that are too large for that are read and sent in parts, of which one is in memory.

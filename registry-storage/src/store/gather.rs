@@ -21,13 +21,9 @@ use crate::backend::{Backend, MemoryPermit};
 /// So many bytes of a part may arrive before memory is reserved for it.
 const UNRESERVED_BYTES: usize = 16 * 1024;
 
-/// A client is fast if a part arrives within this time.
+/// A client is fast if a part arrives within this time. Only a whole part shows it: many send in bursts, and what waited in the buffers
+/// of the connection, or of a proxy, says nothing about the client.
 const FAST_PART_TIME: Duration = Duration::from_secs(4);
-
-/// After so many bytes it is known how fast a client is. What waited in the buffers of the connection while nobody read from it
-/// is usually less, and says nothing about the client. One that had to give memory back has to send a whole part fast: it may
-/// send in bursts.
-const PACE_BYTES: usize = 256 * 1024;
 
 /// A part whose bytes arrive.
 pub(super) struct Gathering {
@@ -164,7 +160,7 @@ impl<'a, B: Backend> Gatherer<'a, B> {
                     }
                     Some(ended) => return part.end(self.store, ended.map(drop)).await,
                     None => {
-                        self.pace = Pace::of_recalled();
+                        self.pace = Pace::default();
                         if part.gathered.len() > UNRESERVED_BYTES {
                             part.park(self.store, self.incoming.held.id()).await?;
                         }
@@ -233,36 +229,25 @@ async fn recalled(part: &mut Gathering) {
     }
 }
 
-/// How fast a client sends. Nobody knows of a client that has just begun.
+/// How fast a client sends. Nobody knows of a client that has just begun, or gave its memory back.
 #[derive(Default)]
 struct Pace {
     is_fast: bool,
-    was_recalled: bool,
     /// What arrived since that was decided, and how long it was waited for.
     bytes: usize,
     waited: Duration,
 }
 
 impl Pace {
-    /// Returns that of a client that was too slow for the memory that it had.
-    fn of_recalled() -> Self {
-        Self {
-            was_recalled: true,
-            ..Self::default()
-        }
-    }
-
     /// Notes that bytes of a part of `size` arrived.
     fn note(&mut self, bytes: usize, waited: Duration, size: usize) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.waited = self.waited.saturating_add(waited);
-        let enough = if self.was_recalled { size } else { PACE_BYTES };
-        if self.bytes >= enough {
+        if self.bytes >= size {
             let time = self.waited.as_micros() * size as u128;
             let is_fast = time <= FAST_PART_TIME.as_micros() * self.bytes as u128;
             *self = Self {
                 is_fast,
-                was_recalled: self.was_recalled && !is_fast,
                 ..Self::default()
             };
         }

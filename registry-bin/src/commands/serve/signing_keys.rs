@@ -91,13 +91,6 @@ impl SigningKeyPlace {
 
 const REPLACED: &str = "the keys that sign tokens were replaced; a new key signs from tomorrow on";
 
-fn damaged() -> Failure {
-    Failure::new(
-        "the keys that sign tokens are damaged in the storage; put the object `secrets/token-keys` back from a backup, or delete it \
-         and start again, which makes new keys and ends all tokens",
-    )
-}
-
 fn cannot_sign() -> Failure {
     Failure::of("auth.token.builtin", "cannot sign tokens")
 }
@@ -116,7 +109,12 @@ fn read_or_create(path: &Path) -> Result<SigningKeys, Failure> {
 /// Reads the keys that all servers of a store share. Whatever one of them writes is written on the condition that nobody else
 /// did meanwhile, so all of them have the same keys from the first one on.
 async fn read_record(store: &dyn Maintenance) -> Result<SigningKeys, Failure> {
-    let failed = || Failure::new("cannot read the keys that sign tokens from the storage");
+    let failed = || {
+        Failure::new(
+            "cannot read the keys that sign tokens from the storage; if it is the object `secrets/token-keys` that is damaged, put it \
+             back from a backup, or delete it, which makes new keys and ends all tokens",
+        )
+    };
     for _ in 0..ATTEMPTS {
         let stored = store
             .secret(SecretName::TokenKeys)
@@ -124,7 +122,7 @@ async fn read_record(store: &dyn Maintenance) -> Result<SigningKeys, Failure> {
             .map_err(|cause| failed().because(cause))?;
         let found = stored.as_ref().map(|stored| {
             let text = str::from_utf8(&stored.value).unwrap_or_default();
-            SigningKeys::from_text(text).map_err(|cause| damaged().because(cause))
+            SigningKeys::from_text(text).map_err(|cause| failed().because(cause))
         });
         let found = found.transpose()?;
         let now = store.now();

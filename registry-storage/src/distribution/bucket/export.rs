@@ -78,6 +78,11 @@ pub enum ExportInPlaceError {
         /// When it was written, by the clock of the bucket.
         written: Timestamp,
     },
+    /// Another adoption began meanwhile, and may have taken what the export deleted or wrote.
+    #[error(
+        "another adoption of the tree began meanwhile, so the tree may differ from what is here; export again"
+    )]
+    Overtaken,
     /// Tags of a repository are pushed faster than they are exported.
     #[error("{0} is pushed to all the time; export again")]
     Busy(RepositoryName),
@@ -247,12 +252,14 @@ async fn finish(
             }
         }
     }
-    touch(store, before, Some(now)).await?;
-    Ok(())
+    match touch(store, before, Some(now)).await? {
+        true => Ok(()),
+        false => Err(ExportInPlaceError::Overtaken),
+    }
 }
 
-/// Waits until the bucket dates in a later second than what was written before. Returns `None` if another adoption began, or the
-/// clock of the bucket stands: then what was written counts as new, which loses nothing.
+/// Waits until the bucket dates in a later second than what was written before. Returns `None` if its clock stands: then what was
+/// written counts as new, which loses nothing.
 async fn next_second(
     store: &Store<ObjectStoreBackend>,
     before: &AdoptionRecord,
@@ -261,7 +268,7 @@ async fn next_second(
     for back_off in [0].into_iter().chain(TICKS) {
         tokio::time::sleep(Duration::from_millis(back_off)).await;
         if !touch(store, before, None).await? {
-            return Ok(None);
+            return Err(ExportInPlaceError::Overtaken);
         }
         let now = record_written(store).await?;
         match last {

@@ -9,7 +9,7 @@ mod source;
 mod unknown;
 
 pub use self::export::{ExportInPlaceError, ExportInPlaceReport, export_in_place};
-use self::release::find_newer;
+use self::release::has_newer;
 pub use self::release::{ReleaseError, ReleaseReport, release};
 use self::source::BucketTree;
 use super::adopt::{Adoption, adoption};
@@ -126,7 +126,7 @@ async fn begin(store: &Store<ObjectStoreBackend>, options: &AdoptOptions) -> Res
 async fn dated_alone(store: &Store<ObjectStoreBackend>) -> Result<Timestamp, AdoptError> {
     let mut dated = record_written(store).await?;
     for back_off in TICKS {
-        if find_newer(store.backend(), dated).await?.is_none() {
+        if !has_newer(store.backend(), dated).await? {
             break;
         }
         tokio::time::sleep(Duration::from_millis(back_off)).await;

@@ -7,6 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::{Error, Timestamp};
 
 use super::links;
+use super::unknown::{find_unknown, is_here};
 use crate::distribution::error::AdoptError;
 use crate::distribution::record;
 use crate::object_store::ObjectStoreBackend;
@@ -90,7 +91,7 @@ pub async fn release(
         return Err(ReleaseError::NotAdopted);
     };
     let begun = before.begun_in_bucket.unwrap_or_default();
-    let newer = find_newer(store.backend(), begun).await?;
+    let newer = find_newer(store, begun).await?;
     match (before.released, newer) {
         // What a release left that was killed is older than the adoption.
         (Some(_), None) => {}
@@ -100,23 +101,29 @@ pub async fn release(
         (None, None) => note(store, &before).await?,
     }
     let mut report = ReleaseReport::default();
-    delete_links(store.backend(), begun, &mut report, observer).await?;
+    delete_links(store, begun, &mut report, observer).await?;
     delete_content(store, &mut report, observer).await?;
     Ok(report)
 }
 
-/// Finds a link that may not have been adopted, and when it was written.
-pub(super) async fn find_newer(
-    backend: &ObjectStoreBackend,
+/// Finds a link that may not have been adopted and says something else than what is here, and when it was written.
+async fn find_newer(
+    store: &Store<ObjectStoreBackend>,
     begun: Timestamp,
 ) -> Result<Option<(String, Timestamp)>, Error> {
+    let unknown = find_unknown(store, begun).await?;
+    Ok(unknown.map(|object| (store.backend().whole_key(&object.key), object.written)))
+}
+
+/// Returns whether a link was written at a time or later, or in the second before.
+pub(super) async fn has_newer(backend: &ObjectStoreBackend, begun: Timestamp) -> Result<bool, Error> {
     let mut pages = pin!(backend.tree_pages(links::repositories()));
     while let Some(page) = pages.try_next().await? {
-        if let Some(object) = page.iter().find(|object| is_newer(object, begun)) {
-            return Ok(Some((backend.whole_key(&object.key), object.written)));
+        if page.iter().any(|object| is_newer(object, begun)) {
+            return Ok(true);
         }
     }
-    Ok(None)
+    Ok(false)
 }
 
 /// Returns whether an object is a link that was written once the adoption had begun, or in the second before. Some stores date
@@ -143,28 +150,28 @@ async fn note(store: &Store<ObjectStoreBackend>, looked_at: &AdoptionRecord) -> 
 }
 
 async fn delete_links(
-    backend: &ObjectStoreBackend,
+    store: &Store<ObjectStoreBackend>,
     begun: Timestamp,
     report: &mut ReleaseReport,
     observer: &dyn MaintenanceObserver,
 ) -> Result<(), ReleaseError> {
-    let mut pages = pin!(backend.tree_pages(links::repositories()));
+    let mut pages = pin!(store.backend().tree_pages(links::repositories()));
     while let Some(page) = pages.try_next().await? {
-        let page: Vec<_> = page
-            .into_iter()
-            .filter(|object| !is_newer(object, begun))
-            .collect();
-        let count = page.len() as u64;
-        stream::iter(page)
-            .map(|object| async move { backend.delete_tree_object(&object.key).await })
-            .buffered(PARALLEL_DELETES)
-            .try_collect::<Vec<()>>()
-            .await?;
-        report.links += count;
+        let deleting = stream::iter(page).map(|object| async move {
+            let goes = !is_newer(&object, begun) || is_here(store, &object).await?;
+            if goes {
+                store.backend().delete_tree_object(&object.key).await?;
+            }
+            Ok::<_, Error>(u64::from(goes))
+        });
+        let mut deleting = pin!(deleting.buffered(PARALLEL_DELETES));
+        while let Some(deleted) = deleting.try_next().await? {
+            report.links += deleted;
+        }
         observer.step(Step::Links, report.links, None);
     }
     // A distribution registry that still runs may have written since the links were looked at. Its content stays then.
-    match find_newer(backend, begun).await? {
+    match find_newer(store, begun).await? {
         Some((key, written)) => Err(ReleaseError::WrittenSince { key, written }),
         None => Ok(()),
     }

@@ -12,9 +12,9 @@ use registry_core::{Algorithm, Digest, Error, ErrorCode, Hasher, Reference, Repo
 use super::export::{ExportInPlaceError, ExportInPlaceReport, newer};
 use super::links::{self, Place};
 use super::release::is_newer;
-use crate::backend::Backend as _;
+use crate::backend::LIST_LIMIT;
 use crate::bytes_name::BytesName;
-use crate::distribution::export::{MAXIMUM_PASSES, first_page, is_unknown, next_digests};
+use crate::distribution::export::{MAXIMUM_PASSES, all_digests, first_page, is_unknown, next_digests};
 use crate::distribution::tree::LINK_BYTES;
 use crate::key::Key;
 use crate::object_store::ObjectStoreBackend;
@@ -137,8 +137,10 @@ impl<'e> Export<'e> {
                 written: std::mem::take(&mut written),
                 ..Pass::default()
             };
+            // An image that is pushed meanwhile may have blobs that were not listed, so it comes with the next pass.
+            let manifests = all_digests(self.store, &Key::manifests(name)).await?;
             self.blobs(name, &mut pass).await?;
-            self.manifests(name, &mut pass).await?;
+            self.manifests(name, manifests, &mut pass).await?;
             if self.tags(name, &mut pass).await? {
                 self.delete_others(name, &pass).await?;
                 self.report.grants += pass.grants;
@@ -306,7 +308,7 @@ impl<'e> Export<'e> {
             return Err(ErrorCode::Internal.into());
         };
         let backend = self.store.backend();
-        if backend.bytes_size(&place).await? == Some(blob.size) {
+        if backend.is_copy(bytes, &place, blob.size).await? {
             return Ok(Some(Content::There(kept_as)));
         }
         let is_copied = *bytes != place && backend.copy_bytes(bytes, &place, blob.size).await?;
@@ -353,13 +355,20 @@ impl<'e> Export<'e> {
         Ok(Some(hasher.finish()))
     }
 
-    async fn manifests(&mut self, name: &RepositoryName, pass: &mut Pass) -> Result<(), ExportInPlaceError> {
-        let prefix = Key::manifests(name);
-        let mut pages = Pages::of(prefix.clone());
-        while let Some(digests) = next_digests(self.store, &prefix, &mut pages).await? {
+    async fn manifests(
+        &mut self,
+        name: &RepositoryName,
+        digests: Vec<Digest>,
+        pass: &mut Pass,
+    ) -> Result<(), ExportInPlaceError> {
+        for digests in digests.chunks(LIST_LIMIT) {
             let done: Vec<_> = {
                 let (export, pass) = (&*self, &*pass);
-                let writing = stream::iter(digests).map(|digest| export.manifest(name, digest, pass));
+                let writing = digests
+                    .iter()
+                    .cloned()
+                    .map(|digest| export.manifest(name, digest, pass));
+                let writing = stream::iter(writing.collect::<Vec<_>>());
                 writing.buffered(PARALLEL_REQUESTS).try_collect().await?
             };
             for (kept_as, links) in done.into_iter().flatten() {
@@ -407,10 +416,13 @@ impl<'e> Export<'e> {
                 let writing = stream::iter(page.items).map(|tag| export.tag(name, tag, pass));
                 writing.buffered(PARALLEL_REQUESTS).try_collect().await?
             };
-            for links in done {
-                let Some(links) = links else { return Ok(false) };
+            let is_complete = done.iter().all(Option::is_some);
+            for links in done.into_iter().flatten() {
                 pass.tags += u64::from(!links.is_empty());
                 self.note(pass, links);
+            }
+            if !is_complete {
+                return Ok(false);
             }
             match page.next {
                 Some(next) => request.last = Some(next),

@@ -41,7 +41,7 @@ pub(super) async fn find_unknown(
 }
 
 /// Returns whether the store has what a link names, or whether an export would leave the link alone.
-async fn is_here(store: &Store<ObjectStoreBackend>, object: &TreeObject) -> Result<bool, Error> {
+pub(super) async fn is_here(store: &Store<ObjectStoreBackend>, object: &TreeObject) -> Result<bool, Error> {
     let split = object.key.strip_prefix(&links::repositories());
     let Some((name, rest)) = split.and_then(links::split) else {
         return Ok(true);

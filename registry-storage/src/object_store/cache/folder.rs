@@ -170,8 +170,14 @@ impl Folder {
             .try_for_each(|evicted| remove_if_there(&self.path(&evicted.digest)))
     }
 
-    /// Creates a file for a blob.
+    /// Creates a file for a blob. Somebody may have removed what is in the folder.
     pub(super) fn create(self: &Arc<Self>, room: Room) -> io::Result<Unfinished> {
+        if !self.is_there()? {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        for folder in [BLOBS, FILLING] {
+            create_folder(&self.root.join(folder))?;
+        }
         let path = self.root.join(FILLING).join(unique().to_string());
         let file = private_file().create_new(true).open(&path)?;
         Ok(Unfinished {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use registry_core::{Digest, Error, Timestamp};
 
 use super::cycle::{Cycle, Facts};
@@ -27,8 +27,12 @@ use crate::store::edge::{Found, Stateful as _, condemn, rescue, write};
 use crate::store::sweep::{Unnamed, write_unnamed};
 use crate::unique::unique;
 
-/// How many blobs are decided in one transaction.
-const BLOBS_PER_TRANSACTION: usize = 64;
+/// How many blobs are decided one after the other, and written down together if something is left to do.
+const BLOBS_PER_RECORD: usize = 64;
+
+/// How many of them are decided in one transaction. It writes down at its end whose bytes nothing names any more, so a cycle that is
+/// cut off leaves as many at most for the next whole sweep, for each transaction that goes on.
+const BLOBS_PER_TRANSACTION: usize = 8;
 
 /// How long a candidate stays while a repository has it: longer than it takes to make its grant Dead.
 const GRANTED_TIME: Duration = Duration::from_hours(1);
@@ -82,10 +86,7 @@ impl<B: Backend> Store<B> {
                 .into_iter()
                 .filter_map(|(key, stored)| Some(self.decide_candidates(cycle, key, stored?)))
                 .collect();
-            let mut deciding = stream::iter(deciding).buffer_unordered(self.parallel_transactions());
-            while let Some(decided) = deciding.try_next().await? {
-                report.add_blobs(&decided);
-            }
+            self.add_decided(deciding, report).await?;
         }
         let pass = self.begin_pass(cycle, Key::pass_over_blobs(), is_full).await?;
         if pass.is_whole() {
@@ -115,10 +116,7 @@ impl<B: Backend> Store<B> {
             let is_granted = self.is_granted(&digest).await?;
             candidates.push((digest, is_granted));
         }
-        let mut all = Vec::new();
-        for some in candidates.chunks(BLOBS_PER_TRANSACTION) {
-            all.extend(self.decide_blobs(cycle, some.to_vec()).await?);
-        }
+        let all = self.decide_blobs(cycle, &candidates).await?;
         let is_left = |is_granted, decided: &Decided| !decided.is_final() || is_granted && is_new;
         let left: Vec<Digest> = candidates
             .iter()
@@ -190,13 +188,10 @@ impl<B: Backend> Store<B> {
                 pass.advance(entry.key, 1);
             }
             let deciding: Vec<_> = undecided
-                .chunks(BLOBS_PER_TRANSACTION)
+                .chunks(BLOBS_PER_RECORD)
                 .map(|some| self.decide_unwritten(cycle, some.to_vec()))
                 .collect();
-            let mut deciding = stream::iter(deciding).buffer_unordered(self.parallel_transactions());
-            while let Some(decided) = deciding.try_next().await? {
-                report.add_blobs(&decided);
-            }
+            self.add_decided(deciding, report).await?;
             self.keep_pass(&mut pass).await?;
         }
         self.suspend_pass(pass).await
@@ -204,7 +199,7 @@ impl<B: Backend> Store<B> {
 
     /// Decides about blobs that were not written down, and writes down those about which something is left to do.
     async fn decide_unwritten(&self, cycle: &Cycle, blobs: Vec<Candidate>) -> Result<Vec<Decided>, Error> {
-        let decided = self.decide_blobs(cycle, blobs.clone()).await?;
+        let decided = self.decide_blobs(cycle, &blobs).await?;
         let left = blobs.into_iter().zip(&decided);
         let left = left.filter(|(_, decided)| !decided.is_final());
         let left: Vec<Digest> = left.map(|((digest, _), _)| digest).collect();
@@ -215,14 +210,35 @@ impl<B: Backend> Store<B> {
         Ok(decided)
     }
 
-    async fn decide_blobs(&self, cycle: &Cycle, blobs: Vec<Candidate>) -> Result<Vec<Decided>, Error> {
-        let decide = DecideBlobs {
-            blobs,
-            cycle: cycle.clone(),
-            left: Vec::new(),
-            now: self.clock.now(),
-        };
-        self.backend.transact(Durability::Synced, decide).await
+    /// Lets decisions go on at once, each to its end even if another one fails, and counts them.
+    async fn add_decided(
+        &self,
+        deciding: Vec<impl Future<Output = Result<Vec<Decided>, Error>>>,
+        report: &mut CollectReport,
+    ) -> Result<(), Error> {
+        let mut failed = Ok(());
+        let mut deciding = stream::iter(deciding).buffer_unordered(self.parallel_transactions());
+        while let Some(decided) = deciding.next().await {
+            match decided {
+                Ok(decided) => report.add_blobs(&decided),
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed
+    }
+
+    async fn decide_blobs(&self, cycle: &Cycle, blobs: &[Candidate]) -> Result<Vec<Decided>, Error> {
+        let mut decided = Vec::with_capacity(blobs.len());
+        for some in blobs.chunks(BLOBS_PER_TRANSACTION) {
+            let decide = DecideBlobs {
+                blobs: some.to_vec(),
+                cycle: cycle.clone(),
+                left: Vec::new(),
+                now: self.clock.now(),
+            };
+            decided.extend(self.backend.transact(Durability::Synced, decide).await?);
+        }
+        Ok(decided)
     }
 }
 
