@@ -200,19 +200,18 @@ fn keys_that_are_damaged_in_the_bucket_are_named_with_what_to_do() {
     set_password(&place.users(), "alice", "secret");
     let [server]: [Server; 1] = place.start();
     assert!(server.terminate().success());
-    place.bucket.block_on(async |double: &S3Double| {
-        let store = Store::new(double.backend("registry").expect("a bucket"));
-        let stored = store.secret(SecretName::TokenKeys).await.expect("it answers");
-        let written = store.write_secret(SecretName::TokenKeys, "{".into(), stored.as_ref());
-        assert!(written.await.expect("it answers"));
-    });
-    let refused = run(&["serve", plain(&place.configuration()), "--listen", "127.0.0.1:0"]);
-    assert_eq!(refused.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(
-        said.contains("put the object `secrets/token-keys` back from a backup"),
-        "{said}"
-    );
+    for damaged in ["x", "{}"] {
+        place
+            .bucket
+            .block_on(async |double: &S3Double| double.put("registry/secrets/token-keys", damaged.into()));
+        let refused = run(&["serve", plain(&place.configuration()), "--listen", "127.0.0.1:0"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            said.contains("it is the object `secrets/token-keys` that is damaged"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

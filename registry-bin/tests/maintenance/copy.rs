@@ -294,6 +294,10 @@ fn a_folder_of_a_bucket_without_a_registry_is_refused() {
     });
     let said = failure(path, &["check", "--config", "bucket.yml"]);
     assert!(said.contains("which was not adopted yet"), "{said}");
+    // What fills it would hide the tree.
+    assert!(Server::on(&path.join("root")).terminate().success());
+    let said = failure(path, &["copy", "--from", "root", "--to-config", "bucket.yml"]);
+    assert!(said.contains("which was not adopted yet"), "{said}");
     bucket.block_on(async |double: &S3Double| double.lose("registry/"));
     assert!(Server::on_bucket(&bucket).terminate().success());
     assert!(success(path, &["check", "--config", "bucket.yml"]).contains("nothing is broken"));

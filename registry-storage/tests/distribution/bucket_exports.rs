@@ -537,3 +537,95 @@ async fn lost_content_is_counted() {
     let link = format!("repositories/app/0/_layers/sha256/{encoded}/link");
     assert!(bucket.tree().contains_key(&link));
 }
+
+/// Exports, and does something else at a request of it.
+async fn export_and_meanwhile<T>(
+    bucket: &Bucket,
+    store: &Store<ObjectStoreBackend>,
+    at: u64,
+    meanwhile: impl Future<Output = T>,
+) -> (Result<ExportInPlaceReport, Refused>, Option<T>) {
+    let end = bucket.double.faults().requests() + at;
+    let stop = async {
+        while bucket.double.faults().requests() < end {
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut exporting = std::pin::pin!(bucket.export(store));
+    tokio::select! {
+        biased;
+        exported = &mut exporting => return (exported, None),
+        () = stop => {}
+    }
+    let done = meanwhile.await;
+    (exporting.await, Some(done))
+}
+
+/// Its blobs are not in the list that was read before, or are linked there and would be deleted.
+#[tokio::test]
+async fn an_image_that_is_pushed_at_any_moment_comes_whole_or_not_at_all() {
+    for at in (0..).step_by(17) {
+        let bucket = Bucket::of(&images()).await;
+        let (store, other) = (bucket.store(), bucket.store());
+        changed(&bucket, &store).await;
+        let push = push_image(&other, "app/1", "late", 60);
+        let (exported, pushed) = export_and_meanwhile(&bucket, &store, at, push).await;
+        exported.unwrap();
+        bucket.walk();
+        if pushed.is_none() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn content_that_was_damaged_in_the_tree_is_replaced() {
+    let bucket = Bucket::of(&images()).await;
+    let store = bucket.store();
+    adopt(&store).await;
+    let [large, ..] = layers(40);
+    let mut damaged = large.clone();
+    damaged[0] ^= 1;
+    let digest = sha256(&large);
+    let encoded = digest.parts().1;
+    let key = format!(
+        "{ROOT}/docker/registry/v2/blobs/sha256/{}/{encoded}/data",
+        &encoded[..2]
+    );
+    bucket.double.put(&key, damaged.into());
+    bucket.double.pass(Duration::from_secs(1));
+    push_image(&store, "app/1", "v2", 40).await;
+    bucket.export(&store).await.unwrap();
+    bucket.walk();
+}
+
+#[tokio::test]
+async fn an_export_beside_an_adoption_says_that_it_may_be_wrong() {
+    let bucket = Bucket::of(&images()).await;
+    let (store, other) = (bucket.store(), bucket.store());
+    changed(&bucket, &store).await;
+    bucket.double.pass(Duration::from_secs(1));
+    let options = AdoptOptions::new().again(true);
+    let adoption = adopt_in_place(&other, &options, &());
+    let (exported, adopted) = export_and_meanwhile(&bucket, &store, 40, adoption).await;
+    adopted.unwrap().unwrap();
+    assert!(matches!(exported, Err(Refused::Overtaken)), "{exported:?}");
+    bucket.export(&store).await.unwrap();
+    bucket.walk();
+}
+
+#[tokio::test]
+async fn a_release_beside_an_export_can_be_repeated() {
+    let bucket = Bucket::of(&images()).await;
+    let (store, other) = (bucket.store(), bucket.store());
+    let digests = changed(&bucket, &store).await;
+    let before = served(&store, &digests).await;
+    let releasing = release(&other, false, &());
+    let (exported, _) = export_and_meanwhile(&bucket, &store, 60, releasing).await;
+    assert!(matches!(exported, Err(Refused::Released(_))), "{exported:?}");
+    release(&other, false, &()).await.unwrap();
+    let links = bucket.tree().into_keys().filter(|key| key.ends_with("/link"));
+    assert_eq!(links.count(), 0);
+    assert_eq!(served(&store, &digests).await, before);
+    expect_sound(&store).await;
+}
