@@ -5,6 +5,7 @@ mod support;
 
 use std::process::{Command, Output};
 
+use registry_storage::testing::S3Double;
 use support::bucket::BucketServer;
 use support::content::sha256;
 use support::repository::Repository;
@@ -73,6 +74,15 @@ fn run(bucket: &BucketServer, arguments: &[&str]) -> Output {
 #[test]
 fn a_bucket_that_ignores_conditions_is_refused_by_whatever_writes() {
     let bucket = BucketServer::start();
+    // A registry is there, and what was tried then is not what is tried now.
+    assert!(Server::on_bucket(&bucket).terminate().success());
+    bucket.block_on(async |double: &S3Double| {
+        let key = "registry/probed/store";
+        let record = String::from_utf8(double.objects()[key].to_vec()).expect("text");
+        let older = record.replace(r#""probes":1"#, r#""probes":0"#);
+        assert_ne!(older, record);
+        double.put(key, older.into());
+    });
     bucket.faults().ignore_conditions();
     for arguments in [
         &[

@@ -606,7 +606,7 @@ async fn an_export_beside_an_adoption_says_that_it_may_be_wrong() {
     changed(&bucket, &store).await;
     bucket.double.pass(Duration::from_secs(1));
     let options = AdoptOptions::new().again(true);
-    let adoption = adopt_in_place(&other, &options, &());
+    let adoption = Box::pin(adopt_in_place(&other, &options, &()));
     let (exported, adopted) = export_and_meanwhile(&bucket, &store, 40, adoption).await;
     adopted.unwrap().unwrap();
     assert!(matches!(exported, Err(Refused::Overtaken)), "{exported:?}");
@@ -620,7 +620,7 @@ async fn a_release_beside_an_export_can_be_repeated() {
     let (store, other) = (bucket.store(), bucket.store());
     let digests = changed(&bucket, &store).await;
     let before = served(&store, &digests).await;
-    let releasing = release(&other, false, &());
+    let releasing = Box::pin(release(&other, false, &()));
     let (exported, _) = export_and_meanwhile(&bucket, &store, 60, releasing).await;
     assert!(matches!(exported, Err(Refused::Released(_))), "{exported:?}");
     release(&other, false, &()).await.unwrap();

@@ -319,7 +319,12 @@ impl Transaction for DecideBlobs {
     async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Vec<Decided>, Error> {
         let mut decided = Vec::with_capacity(self.blobs.len());
         for (digest, is_granted) in std::mem::take(&mut self.blobs) {
-            decided.push(self.decide(records, &digest, is_granted).await?);
+            let mut one = self.decide(records, &digest, is_granted).await?;
+            if one == Decided::Undecided {
+                // Another record of candidates may have the same blob, and be decided about at the same time.
+                one = self.decide(records, &digest, is_granted).await?;
+            }
+            decided.push(one);
         }
         write_unnamed(records, &self.left, self.now).await?;
         Ok(decided)
