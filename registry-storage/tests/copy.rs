@@ -240,7 +240,7 @@ async fn what_is_named_is_copied_and_nothing_else() {
     assert_eq!(answers(&target).await, expected);
     let unknown = CopyOptions::new().repositories(vec![name("no/such")]);
     let error = copy(&source, &target, &unknown, &()).await.unwrap_err();
-    assert!(matches!(error, CopyError::Source { .. }), "{error:?}");
+    assert!(matches!(error, CopyError::NoRepository(_)), "{error:?}");
     assert!(error.to_string().contains("no/such"), "{error}");
 }
 
