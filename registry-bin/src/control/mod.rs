@@ -180,7 +180,9 @@ async fn find(
         StorageLocation::Bucket(bucket) => {
             let backend = bucket.open()?;
             let store = store(backend.clone(), configuration);
-            require_registry(location, &backend, usage.new_folder).await?;
+            if usage.new_folder != NewFolder::Adopted {
+                require_registry(location, &backend, usage.new_folder).await?;
+            }
             if !usage.only_reads {
                 bucket.require_promises(&backend).await?;
             }
