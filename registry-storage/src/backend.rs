@@ -131,13 +131,14 @@ pub trait RecordTransaction: Send {
     /// Those of the medium; the record may have been written anyway.
     async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error>;
 
-    /// Removes a record that counts as absent already (a tombstone, a back reference), if it still has `version`.
+    /// Removes a record that counts as absent already (a tombstone, a back reference), if it still has `version`. Returns whether
+    /// it is gone.
     ///
     /// A backend without a conditional delete leaves the record.
     ///
     /// # Errors
     /// Those of the medium.
-    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error>;
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error>;
 
     /// Returns whether a record that this transaction found absent may have been written and purged by others since. Not so
     /// if a transaction is one step, or if nothing is ever purged.

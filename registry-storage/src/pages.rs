@@ -6,7 +6,9 @@ use std::vec;
 use registry_core::Error;
 
 use crate::backend::{Backend, LIST_LIMIT, RecordEntry, RecordTransaction, VersionedRecord};
+use crate::chain::State;
 use crate::key::Key;
+use crate::record::state_of_size;
 
 /// The pages of the records under a prefix, in the byte order of their keys. A record that is written or removed
 /// meanwhile is listed or not.
@@ -125,6 +127,12 @@ impl<F: Fn(&RecordEntry) -> bool> Values<F> {
 /// Returns the keys of a page.
 pub(crate) fn keys(page: Vec<RecordEntry>) -> impl Iterator<Item = Key> {
     page.into_iter().map(|entry| entry.key)
+}
+
+/// Returns the keys of the records of a page that are not Dead.
+pub(crate) fn living_keys(page: Vec<RecordEntry>) -> impl Iterator<Item = Key> {
+    let is_living = |entry: &RecordEntry| state_of_size(entry.size) != State::Dead;
+    keys(page.into_iter().filter(is_living).collect())
 }
 
 #[cfg(test)]

@@ -46,6 +46,24 @@ mod s3 {
     registry_storage::backend_conformance_tests!(start);
 }
 
+/// A bucket that was found to delete on condition.
+mod purging_s3 {
+    use registry_core::Timestamp;
+    use registry_storage::testing::S3Double;
+
+    use super::*;
+
+    async fn start() -> (ObjectStoreBackend, S3Double) {
+        let double = S3Double::start().await.unwrap();
+        let backend = double.backend("a/prefix").unwrap();
+        backend.probe_promises(Timestamp(0)).await.unwrap();
+        double.lose("a/prefix/probed/");
+        (backend, double)
+    }
+
+    registry_storage::backend_conformance_tests!(start);
+}
+
 /// A bucket that keeps no condition, for the one process that writes.
 mod single_writer {
     use super::*;

@@ -70,7 +70,7 @@ impl Transaction for Remove {
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         match self.1 {
-            Some(version) => records.purge_if(&self.0, &version).await,
+            Some(version) => records.purge_if(&self.0, &version).await.map(|_| ()),
             None => records.remove(&self.0).await,
         }
     }

@@ -18,7 +18,7 @@ mod gateway;
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
 /// So many requests a probe may take: each costs money and time.
-const MOST_REQUESTS: u64 = 280;
+const MOST_REQUESTS: u64 = 900;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_bucket_passes_each_time() {
@@ -101,7 +101,10 @@ async fn a_bucket_that_fails_once_is_not_called_a_liar() {
         S3Fault::Status(409),
     ] {
         // Those in sequence come first, one after the other.
-        for request in (0..30).chain((30..requests).step_by(5)) {
+        for request in (0..30)
+            .chain((30..300).step_by(5))
+            .chain((300..requests).step_by(50))
+        {
             double.faults().fault_after(request, fault);
             if let Err(error) = backend.probe_promises(NOW).await {
                 assert!(
@@ -113,6 +116,22 @@ async fn a_bucket_that_fails_once_is_not_called_a_liar() {
         }
     }
     assert!(unanswered > 0, "the faults were met");
+}
+
+/// A delete on condition is a request of its own, which is signed by itself.
+#[tokio::test]
+async fn a_bucket_deletes_on_condition_if_it_keeps_that() {
+    for keeps in [true, false] {
+        let double = S3Double::start().await.unwrap();
+        if !keeps {
+            double.faults().ignore_delete_conditions();
+        }
+        let backend = double.backend("a").unwrap();
+        backend.probe_promises(NOW).await.unwrap();
+        assert_eq!(backend.deletes_on_condition(), keeps);
+        let keys: Vec<_> = double.objects().into_keys().collect();
+        assert_eq!(keys, ["a/probed/store"]);
+    }
 }
 
 /// Two servers that start at once do not disturb each other.
@@ -136,7 +155,13 @@ async fn probes_at_once_pass() {
 async fn versitygw_passes_each_time() {
     let (backend, _gateway) = gateway::start().await;
     for _ in 0..20 {
+        let begun = std::time::Instant::now();
         backend.probe_promises(NOW).await.unwrap();
+        println!(
+            "{:?}, deletes on condition: {}",
+            begun.elapsed(),
+            backend.deletes_on_condition()
+        );
     }
     assert!(backend.was_probed(NOW).await.unwrap());
 }
@@ -146,12 +171,9 @@ async fn versitygw_passes_each_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dialect_of_google_passes() {
     let double = S3Double::start().await.unwrap();
-    double
-        .gcs_backend("a")
-        .unwrap()
-        .probe_promises(NOW)
-        .await
-        .unwrap();
+    let backend = double.gcs_backend("a").unwrap();
+    backend.probe_promises(NOW).await.unwrap();
+    assert!(backend.deletes_on_condition());
     double.faults().ignore_conditions();
     let backend = double.gcs_backend("b").unwrap();
     let error = backend.probe_promises(NOW).await.unwrap_err();
@@ -174,6 +196,7 @@ async fn azurite_passes_each_time() {
     let (backend, ()) = azurite::start().await;
     for _ in 0..20 {
         backend.probe_promises(NOW).await.unwrap();
+        println!("deletes on condition: {}", backend.deletes_on_condition());
     }
 }
 

@@ -101,6 +101,26 @@ mod s3 {
     registry_storage::storage_conformance_tests!(s3);
 }
 
+/// A bucket that was found to delete on condition.
+mod purging_s3 {
+    use registry_core::Timestamp;
+    use registry_storage::testing::S3Double;
+
+    use super::*;
+
+    async fn s3() -> Subject {
+        let double = S3Double::start().await.unwrap();
+        let backend = double.backend("a/prefix").unwrap();
+        backend.probe_promises(Timestamp(0)).await.unwrap();
+        let backend = Arc::new(Faulty::new(backend));
+        Subject::over(Arc::clone(&backend))
+            .with_faults(backend)
+            .with_kept(double)
+    }
+
+    registry_storage::storage_conformance_tests!(s3);
+}
+
 /// A bucket that keeps no condition, for the one process that writes.
 mod single_writer {
     use super::*;

@@ -128,8 +128,9 @@ impl<B: Backend> World<B> {
     }
 }
 
-// Not on a bucket, where records of what was deleted stay: there is no delete on a condition.
 on_memory_and_disk! { nothing_grows_in_a_year nothing_grows_in_a_year_that_keeps_what_is_deleted }
+// On one that does not delete on condition, records of what was deleted stay.
+on_a_purging_bucket! { nothing_grows_in_a_year }
 
 async fn nothing_grows_in_a_year<B: Backend>(world: World<B>) {
     let mut images = Vec::new();

@@ -79,12 +79,13 @@ impl RecordTransaction for Records<'_> {
         Ok(Some(version))
     }
 
-    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {
         let mut records = lock(&self.0.records);
-        if records.get(key).is_some_and(|record| record.version == *version) {
+        let is_other = records.get(key).is_some_and(|record| record.version != *version);
+        if !is_other {
             records.remove(key);
         }
-        Ok(())
+        Ok(!is_other)
     }
 
     async fn remove(&mut self, key: &Key) -> Result<(), Error> {

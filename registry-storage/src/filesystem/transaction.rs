@@ -125,17 +125,19 @@ impl<'c> SqliteTransaction<'c> {
         Ok(Some(version))
     }
 
-    fn delete(&mut self, key: &Key, version: Option<&Version>) -> Result<(), Error> {
+    /// Deletes a record if it has a version, and returns whether it is gone.
+    fn delete(&mut self, key: &Key, version: Option<&Version>) -> Result<bool, Error> {
         let Some(found) = self.find(key)? else {
-            return Ok(());
+            return Ok(true);
         };
-        if version.is_none_or(|version| found.is(version)) {
-            let result = queries::delete(self.connection, key, found);
-            self.note(result)?;
-            self.known.insert(key.clone(), None);
-            self.changes.push((key.clone(), None));
+        if version.is_some_and(|version| !found.is(version)) {
+            return Ok(false);
         }
-        Ok(())
+        let result = queries::delete(self.connection, key, found);
+        self.note(result)?;
+        self.known.insert(key.clone(), None);
+        self.changes.push((key.clone(), None));
+        Ok(true)
     }
 }
 
@@ -165,12 +167,12 @@ impl RecordTransaction for SqliteTransaction<'_> {
         false
     }
 
-    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {
         self.delete(key, Some(version))
     }
 
     async fn remove(&mut self, key: &Key) -> Result<(), Error> {
-        self.delete(key, None)
+        self.delete(key, None).map(|_| ())
     }
 
     async fn list(

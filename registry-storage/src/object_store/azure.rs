@@ -9,6 +9,7 @@ use object_store::signer::SignedUrlOptions;
 
 use super::ObjectStoreBackend;
 use super::client::Connector;
+use super::conditional_delete::ConditionalDeletes;
 use super::location::{LocationError, NO_LIMIT, is_plain_http, retries};
 
 /// How a container of Azure Blob Storage is reached.
@@ -93,20 +94,25 @@ impl ObjectStoreBackend {
         // A URL that was given for all of the container cannot sign others, and no request is signed by nobody.
         let can_sign =
             value(&AzureConfigKey::SasKey).is_empty() && value(&AzureConfigKey::SkipSignature) != "true";
+        let connector = Connector::default();
         let store = builder
             .with_container_name(container)
             .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), NO_LIMIT)
             .with_retry(retries())
-            .with_http_connector(Connector::default())
+            .with_http_connector(connector.clone())
             .build()?;
         let backend = Self {
             lists_only_below: true,
             ..Self::new(store.clone(), prefix)?.at(address)
         };
-        Ok(match can_sign {
-            // What it signs cannot name the type of the content.
-            true => backend.with_signer(Arc::new(store), SignedUrlOptions::new()),
-            false => backend,
-        })
+        if !can_sign {
+            return Ok(backend);
+        }
+        let backend = match ConditionalDeletes::signed(Arc::new(store.clone()), &connector) {
+            Some(deletes) => backend.deleting_by(deletes),
+            None => backend,
+        };
+        // What it signs cannot name the type of the content.
+        Ok(backend.with_signer(Arc::new(store), SignedUrlOptions::new()))
     }
 }

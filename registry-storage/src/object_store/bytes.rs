@@ -134,7 +134,7 @@ impl ObjectStoreBackend {
 
     /// Asks for the size of bytes, with a request that other readers may share.
     async fn shared_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
-        if self.memory.is_some() {
+        if self.is_memory {
             return self.size(name).await;
         }
         let (backend, asked) = (self.clone(), name.clone());

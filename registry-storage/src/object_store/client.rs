@@ -1,5 +1,7 @@
 //! The HTTP client of a store: the library's, which learns what never passes and what a redirect says.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -16,13 +18,27 @@ use super::answer::{Answer, text_of};
 /// The longest content of an answer that is no success, in bytes; the rest is not read.
 const FAILURE_BYTES: usize = 64 * 1024;
 
-/// Creates such clients.
-#[derive(Debug, Default)]
-pub(crate) struct Connector(ReqwestConnector);
+/// Creates such clients, and keeps the last one. A builder of a store creates those that ask for its keys first, and then the one
+/// of all requests.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Connector {
+    /// Never locked over an await.
+    last: Arc<Mutex<Option<HttpClient>>>,
+}
+
+impl Connector {
+    /// Returns the client that was created last.
+    pub(super) fn last(&self) -> Option<HttpClient> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Client(self.0.connect(options)?)))
+        let client = HttpClient::new(Client(ReqwestConnector::default().connect(options)?));
+        let last = Some(client.clone());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        Ok(client)
     }
 }
 
@@ -134,7 +150,8 @@ fn is_listing(document: &str) -> bool {
     names_root("ListBucketResult") && is_whole && (has_some || !counts_some)
 }
 
-async fn beginning(body: HttpResponseBody) -> Result<String, HttpError> {
+/// Reads the beginning of the body of a failure.
+pub(super) async fn beginning(body: HttpResponseBody) -> Result<String, HttpError> {
     let mut chunks = body.bytes_stream();
     let mut content = Vec::new();
     while let Some(chunk) = chunks.next().await {

@@ -9,8 +9,12 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 
 use super::ObjectStoreBackend;
 use super::client::Connector;
+use super::conditional_delete::ConditionalDeletes;
 use super::location::{LocationError, NO_LIMIT, retries};
 use super::signed_url::as_octets;
+
+/// Where the service is, unless something else is set.
+const SERVICE: &str = "https://storage.googleapis.com";
 
 /// How a bucket of Google Cloud Storage is reached.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -59,14 +63,20 @@ impl ObjectStoreBackend {
         let service = builder.get_config_value(&GoogleConfigKey::BaseUrl);
         let can_sign = can_sign(&builder);
         let address = format!("{bucket} of {}", service.as_deref().unwrap_or("Google"));
+        let connector = Connector::default();
         let store = builder
             .with_bucket_name(bucket)
             .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), NO_LIMIT)
             .with_retry(retries())
-            .with_http_connector(Connector::default())
+            .with_http_connector(connector.clone())
             .build()
             .map_err(|_| LocationError::GoogleSettings)?;
-        let backend = Self::new(store.clone(), prefix)?.at(address);
+        let mut backend = Self::new(store.clone(), prefix)?.at(address);
+        let service = service.as_deref().unwrap_or(SERVICE);
+        let credentials = Arc::clone(store.credentials());
+        if let Some(deletes) = ConditionalDeletes::google(credentials, service, bucket, &connector) {
+            backend = backend.deleting_by(deletes);
+        }
         Ok(match can_sign {
             true => backend.with_signer(Arc::new(store), as_octets()),
             false => backend,

@@ -18,6 +18,9 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::records::DeleteIf;
+use crate::backend::Version;
+
 /// An object store in memory that keeps the promises of a bucket.
 ///
 /// [`object_store::memory::InMemory`] does not: it completes uploads without checking the list of parts, copies them to
@@ -54,18 +57,6 @@ struct UploadedPart {
 }
 
 impl MemoryStore {
-    /// Deletes an object if it has this entity tag.
-    pub(super) fn delete_if(&self, location: &Path, tag: &str) {
-        let mut state = self.lock();
-        if state
-            .objects
-            .get(location.as_ref())
-            .is_some_and(|object| object.tag == tag)
-        {
-            state.objects.remove(location.as_ref());
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, MemoryStoreState> {
         lock(&self.state)
     }
@@ -75,6 +66,19 @@ impl MemoryStore {
             operation: operation.to_owned(),
             implementer: self.to_string(),
         }
+    }
+}
+
+#[async_trait]
+impl DeleteIf for Arc<MemoryStore> {
+    async fn delete_if(&self, location: &Path, version: &Version) -> Result<bool> {
+        let mut state = self.lock();
+        let object = state.objects.get(location.as_ref());
+        let is_other = object.is_some_and(|object| object.tag != *version.0);
+        if !is_other {
+            state.objects.remove(location.as_ref());
+        }
+        Ok(!is_other)
     }
 }
 

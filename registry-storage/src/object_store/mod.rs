@@ -8,6 +8,8 @@ mod cache;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub(crate) mod client;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+pub(crate) mod conditional_delete;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod connection;
 mod content;
 #[cfg(all(feature = "filesystem", unix))]
@@ -32,6 +34,7 @@ pub(crate) mod tree;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ::bytes::Bytes;
@@ -62,6 +65,7 @@ use self::memory::MemoryStore;
 use self::part_memory::PartMemory;
 pub use self::part_size::{PartSize, PartSizeError};
 pub use self::probe::{ProbeError, Promise};
+use self::records::DeleteIf;
 #[cfg(feature = "s3")]
 pub use self::s3::{S3Encryption, S3Options};
 use self::single_writer::SingleWriter;
@@ -93,8 +97,12 @@ impl<T: ObjectStore + MultipartStore + PaginatedListStore> Objects for T {}
 #[derive(Clone)]
 pub struct ObjectStoreBackend {
     store: Arc<dyn Objects>,
-    /// The same store, if it is the memory of this process, which supports conditional deletes.
-    memory: Option<Arc<MemoryStore>>,
+    /// The store is the memory of this process.
+    is_memory: bool,
+    /// What can ask the store for deletes on condition.
+    deleter: Option<Arc<dyn DeleteIf>>,
+    /// Whether the store was found to keep the condition of a delete.
+    deletes_on_condition: Arc<AtomicBool>,
     /// The prefix of all keys: empty, or folders that end with a slash.
     root: Arc<str>,
     /// Where the store is, and the settings that may change what it does: a probe is repeated if this changes.
@@ -145,7 +153,10 @@ impl ObjectStoreBackend {
     pub fn memory() -> Self {
         let memory = Arc::new(MemoryStore::default());
         let store: Arc<dyn Objects> = Arc::<MemoryStore>::clone(&memory);
-        Self::over(store, Some(memory), "".into())
+        Self {
+            deletes_on_condition: Arc::new(AtomicBool::new(true)),
+            ..Self::over(store, true, "".into()).deleting_by(memory)
+        }
     }
 
     /// Keeps everything in `store`, below `prefix`: folders with slashes between them, or an empty string.
@@ -166,18 +177,20 @@ impl ObjectStoreBackend {
         } else {
             format!("{prefix}/")
         };
-        Ok(Self::over(Arc::new(store), None, root.into()))
+        Ok(Self::over(Arc::new(store), false, root.into()))
     }
 
-    fn over(store: Arc<dyn Objects>, memory: Option<Arc<MemoryStore>>, root: Arc<str>) -> Self {
+    fn over(store: Arc<dyn Objects>, is_memory: bool, root: Arc<str>) -> Self {
         let address = store.to_string().into();
         // A store that never waits needs no limit, nor a runtime with a timer.
-        let waits = memory.is_none();
+        let waits = !is_memory;
         let memory_patience = waits.then_some(MEMORY_PATIENCE);
         Self {
             store,
             patience: waits.then_some(REQUEST_TIMEOUT),
-            memory,
+            is_memory,
+            deleter: None,
+            deletes_on_condition: Arc::default(),
             root,
             address,
             part_memory: PartMemory::new(PART_MEMORY_BYTES, memory_patience),
@@ -201,7 +214,7 @@ impl ObjectStoreBackend {
     /// the memory in use is at most the larger of the two.
     #[must_use]
     pub fn with_part_memory(mut self, size: usize) -> Self {
-        let patience = self.memory.is_none().then_some(MEMORY_PATIENCE);
+        let patience = (!self.is_memory).then_some(MEMORY_PATIENCE);
         self.part_memory = PartMemory::new(size, patience);
         self
     }
@@ -237,6 +250,12 @@ impl ObjectStoreBackend {
     #[must_use]
     pub fn with_record_age(mut self, age: Duration) -> Self {
         self.recent_records = (!age.is_zero()).then(|| Arc::new(RecentRecords::new(age)));
+        self
+    }
+
+    /// Sets what can ask the store for deletes on condition. A probe finds out whether the store keeps it.
+    pub(crate) fn deleting_by(mut self, deleter: impl DeleteIf + 'static) -> Self {
+        self.deleter = Some(Arc::new(deleter));
         self
     }
 
@@ -303,12 +322,12 @@ impl RecordTransaction for Steps<'_> {
     }
 
     fn others_purge(&self) -> bool {
-        self.0.memory.is_some()
+        self.0.purges()
     }
 
-    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {
         let _write = self.0.begin_write(key);
-        self.0.forget_record(key, version)
+        self.0.purge_record(key, version).await
     }
 
     async fn remove(&mut self, key: &Key) -> Result<(), Error> {
@@ -448,7 +467,7 @@ impl Backend for ObjectStoreBackend {
         expect: Expect,
     ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         match expect {
-            Expect::Size(size) if self.memory.is_none() && self.seen.contains(name) => {
+            Expect::Size(size) if !self.is_memory && self.seen.contains(name) => {
                 self.content(name, Some(size)).map(Some)
             }
             Expect::Size(size) | Expect::SizeNow(size) => self.open_of_size(name, size).await,

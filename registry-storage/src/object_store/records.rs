@@ -1,7 +1,9 @@
 //! Records as objects: read, written on condition, listed.
 
+use std::fmt;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
@@ -21,6 +23,13 @@ pub(super) const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
 /// off two of three reads beside an overwrite, and some give `""` as the version.
 const READ_BACK_OFFS: [u64; 6] = [0, 20, 40, 80, 160, 320];
 
+/// Deletes objects of a store on condition of what they are.
+#[async_trait]
+pub(crate) trait DeleteIf: fmt::Debug + Send + Sync {
+    /// Deletes an object if it has this version. Returns whether it is gone: one of another version stays.
+    async fn delete_if(&self, location: &Path, version: &Version) -> object_store::Result<bool>;
+}
+
 impl ObjectStoreBackend {
     /// Reads a record, with a request that other readers may share.
     pub(super) async fn shared_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
@@ -34,7 +43,7 @@ impl ObjectStoreBackend {
             }
             Ok(record)
         };
-        if self.memory.is_some() {
+        if self.is_memory {
             return request.await;
         }
         self.record_reads.join(key, request).await
@@ -165,12 +174,32 @@ impl ObjectStoreBackend {
         Err(error)
     }
 
-    /// The client offers no conditional delete for buckets, so only memory removes the record.
-    pub(super) fn forget_record(&self, key: &Key, version: &Version) -> Result<(), Error> {
-        if let Some(memory) = &self.memory {
-            memory.delete_if(&self.path(key.as_str())?, &version.0);
-        }
-        Ok(())
+    /// Returns whether this process removes records on condition. Others may do so too.
+    pub(super) fn purges(&self) -> bool {
+        self.single_writer.is_some() || self.deletes_on_condition()
+    }
+
+    /// Removes a record if it has this version, and returns whether it is gone. It is no harm if it stays, so a request that fails
+    /// is no failure, and one that was sent late changes nothing: no version comes back.
+    pub(super) async fn purge_record(&self, key: &Key, version: &Version) -> Result<bool, Error> {
+        let purged = match &self.single_writer {
+            Some(writer) => self.purge_alone(writer, key, version).await,
+            None => self.purge_on_condition(key, version).await,
+        };
+        Ok(purged.unwrap_or_else(|error| {
+            let cause = std::error::Error::source(&error);
+            tracing::debug!(%key, %error, cause, "a record that nothing needs stays, as it cannot be deleted");
+            false
+        }))
+    }
+
+    async fn purge_on_condition(&self, key: &Key, version: &Version) -> Result<bool, Error> {
+        let Some(deleter) = self.deleter.as_ref().filter(|_| self.purges()) else {
+            return Ok(false);
+        };
+        let path = self.path(key.as_str())?;
+        let deleting = deleter.delete_if(&path, version);
+        self.run(0, deleting).await.map_err(convert)
     }
 
     pub(super) async fn list_records(
@@ -315,13 +344,18 @@ pub(super) fn is_empty_tag(tag: &str) -> bool {
     tag.trim_start_matches("W/").trim_matches('"').is_empty()
 }
 
-fn to_update_version(version: &Version) -> UpdateVersion {
-    let (e_tag, version) = match version.0.split_once('\n') {
-        Some((e_tag, version)) => (e_tag, Some(version.to_owned())),
+/// Returns both names of a version.
+pub(super) fn names_of(version: &Version) -> (&str, Option<&str>) {
+    match version.0.split_once('\n') {
+        Some((e_tag, version)) => (e_tag, Some(version)),
         None => (&*version.0, None),
-    };
+    }
+}
+
+fn to_update_version(version: &Version) -> UpdateVersion {
+    let (e_tag, version) = names_of(version);
     UpdateVersion {
         e_tag: Some(e_tag.to_owned()),
-        version,
+        version: version.map(str::to_owned),
     }
 }

@@ -10,6 +10,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3Conditio
 use super::ObjectStoreBackend;
 use super::PartSize;
 use super::client::Connector;
+use super::conditional_delete::ConditionalDeletes;
 use super::location::{LocationError, NO_LIMIT, is_plain_http, retries};
 use super::signed_url::as_octets;
 
@@ -126,9 +127,17 @@ impl ObjectStoreBackend {
     /// # Errors
     /// Those of [`LocationError`].
     pub fn s3(bucket: &str, prefix: &str, options: &S3Options) -> Result<Self, LocationError> {
-        let (store, signer, address) = build(bucket, options)?;
+        let Built {
+            store,
+            signer,
+            deletes,
+            address,
+        } = build(bucket, options)?;
         let backend = Self::new(store, prefix)?.at(address);
-        let backend = backend.with_signer(Arc::new(signer), as_octets());
+        let mut backend = backend.with_signer(Arc::new(signer), as_octets());
+        if let Some(deletes) = deletes {
+            backend = backend.deleting_by(deletes);
+        }
         Ok(match options.part_size {
             Some(size) => backend.with_part_size(size),
             None => backend,
@@ -136,8 +145,18 @@ impl ObjectStoreBackend {
     }
 }
 
-/// Creates the client and the one that signs URLs, and returns what a probe of the store depends on.
-fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, AmazonS3, String), LocationError> {
+/// What reaches a bucket.
+#[derive(Debug)]
+struct Built {
+    store: AmazonS3,
+    /// Signs URLs for clients.
+    signer: AmazonS3,
+    deletes: Option<ConditionalDeletes>,
+    /// What a probe of the store depends on.
+    address: String,
+}
+
+fn build(bucket: &str, options: &S3Options) -> Result<Built, LocationError> {
     let client = AmazonS3ConfigKey::Client;
     let mut builder = match &options.access_key {
         Some((name, key)) => AmazonS3Builder::new()
@@ -199,15 +218,17 @@ fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, AmazonS3, Strin
         }
         builder = builder.with_allow_http(true);
     }
+    let connector = Connector::default();
     let builder = builder
         .with_bucket_name(bucket)
         .with_config(client(ClientConfigKey::Timeout), NO_LIMIT)
         .with_retry(retries())
-        .with_http_connector(Connector::default())
+        .with_http_connector(connector.clone())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         // One object is deleted at a time, which every S3-compatible store understands.
         .with_disable_bulk_delete(true);
     let store = builder.clone().build()?;
+    let deletes = ConditionalDeletes::signed(Arc::new(store.clone()), &connector);
     let signer = match &options.redirect_endpoint {
         None => store.clone(),
         // The host is part of what is signed. Keys that expire are fetched once for both.
@@ -217,7 +238,12 @@ fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, AmazonS3, Strin
             .with_credentials(Arc::clone(store.credentials()))
             .build()?,
     };
-    Ok((store, signer, address))
+    Ok(Built {
+        store,
+        signer,
+        deletes,
+        address,
+    })
 }
 
 /// Returns whether nobody else can hear or answer what is sent to an address.

@@ -154,9 +154,12 @@ pub(crate) struct DeletedManifestRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// A back reference that a manifest has, or had, a tag, or that a repository has, or had, a grant.
+/// A back reference that a manifest has, or had, a tag, or that a repository has, or had, a grant. One that is Dead counts as absent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct BackReferenceRecord {
+    /// Stores of before 0.1 have records without it.
+    #[serde(default = "live")]
+    pub(crate) state: State,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tag: Option<Tag>,
     #[serde(flatten)]
@@ -331,6 +334,7 @@ stateful!(
     TagRecord,
     SessionRecord,
     RepositoryRecord,
+    BackReferenceRecord,
     ChangedRecord,
     PullsRecord,
     PulledRecord,
@@ -339,7 +343,6 @@ stateful!(
 always_live!(
     PastTagRecord,
     DeletedManifestRecord,
-    BackReferenceRecord,
     ReferrerRecord,
     NoteRecord,
     QuarantineRecord,
@@ -383,6 +386,19 @@ pub(crate) fn decode<H: Header>(value: &Bytes) -> Result<(H, Bytes), Error> {
         .and_then(|line| serde_json::from_slice(line).ok());
     let header = header.ok_or_else(|| Error::internal(Malformed))?;
     Ok((header, value.slice(end + 1..)))
+}
+
+/// The part of each record that says when it was written.
+#[derive(Deserialize)]
+struct Written {
+    written: Timestamp,
+}
+
+/// Returns when a record was written, by its value; `None` if it cannot be read.
+pub(crate) fn written(value: &[u8]) -> Option<Timestamp> {
+    let line = value.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let written = serde_json::from_slice::<Written>(line).ok()?;
+    Some(written.written)
 }
 
 /// The part of a grant that says how large its blob is.

@@ -11,7 +11,7 @@ use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::record::{BackReferenceRecord, BlobBytes, BlobRecord, GrantRecord, Stamp};
+use crate::record::{BackReferenceRecord, BlobBytes, BlobRecord, GrantRecord, Stamp, state_of_size};
 
 impl<B: Backend> Store<B> {
     pub(super) async fn mount(
@@ -159,7 +159,7 @@ pub(super) async fn enter_grant(
                 // Another grant may have come and gone since there was none, and the back reference with it.
                 if records.others_purge()
                     && grant.version().is_none()
-                    && records.stat(&keys.back_reference).await?.is_none()
+                    && !is_referred_to(records, keys).await?
                 {
                     write_back_reference(records, keys, now).await?;
                 }
@@ -170,12 +170,18 @@ pub(super) async fn enter_grant(
     }
 }
 
+async fn is_referred_to(records: &mut dyn RecordTransaction, keys: &GrantKeys) -> Result<bool, Error> {
+    let back_reference = records.stat(&keys.back_reference).await?;
+    Ok(back_reference.is_some_and(|stat| state_of_size(stat.size) != State::Dead))
+}
+
 async fn write_back_reference(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
     now: Timestamp,
 ) -> Result<(), Error> {
     let back_reference = BackReferenceRecord {
+        state: State::Live,
         tag: None,
         stamp: Stamp::new(now),
     };

@@ -80,7 +80,7 @@ impl RecordTransaction for Counted<'_> {
         self.records.others_purge()
     }
 
-    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {
         self.count(0);
         self.records.purge_if(key, version).await
     }

@@ -269,7 +269,7 @@ impl RecordTransaction for FaultyRecords<'_> {
         self.inner.others_purge()
     }
 
-    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {
         self.plan.call(self.inner.purge_if(key, version)).await
     }
 

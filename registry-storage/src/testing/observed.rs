@@ -39,7 +39,6 @@ impl Observed {
         let findings = self.into_findings().into_iter();
         let records = findings.filter_map(|finding| match finding {
             Finding::Record(finding) => Some(finding),
-            #[cfg(all(any(feature = "filesystem", feature = "layout"), unix))]
             _ => None,
         });
         records.collect()

@@ -22,10 +22,26 @@ macro_rules! on_memory_and_disk {
     };
 }
 
-/// Makes a test of each behaviour in memory, on a disk and on a bucket.
+/// Makes a test of each behaviour on a bucket that was found to delete on condition.
+macro_rules! on_a_purging_bucket {
+    ($($behaviour:ident)*) => {
+        mod on_a_purging_bucket {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                let double = registry_storage::testing::S3Double::start().await.unwrap();
+                let backend = double.backend("p").unwrap();
+                backend.probe_promises(registry_core::Timestamp(0)).await.unwrap();
+                super::$behaviour(super::world(backend, None)).await;
+            })*
+        }
+    };
+}
+
+/// Makes a test of each behaviour in memory, on a disk, on a bucket that deletes on condition and on one that does not.
 macro_rules! on_each_backend {
     ($($behaviour:ident)*) => {
         on_memory_and_disk! { $($behaviour)* }
+        on_a_purging_bucket! { $($behaviour)* }
         mod on_a_bucket {
             $(#[tokio::test]
             async fn $behaviour() {

@@ -4,6 +4,7 @@
 //! them, and immutable tags are moved: nothing but a probe shows it. Two of them keep every condition as long as one
 //! request comes after the other, so the probe has two writers at once.
 
+mod deletes;
 mod listings;
 mod parts;
 mod promise;
@@ -13,6 +14,7 @@ mod sequence;
 pub(super) mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ use crate::record::{ProbedRecord, Stamp, decode, encode};
 use crate::unique::unique;
 
 /// Grows with each change of what is tried, so that stores are tried again.
-const PROBES: u32 = 1;
+const PROBES: u32 = 2;
 
 /// The folder of the objects that probes write. None of them is a record.
 const FOLDER: &str = "probe/";
@@ -65,6 +67,7 @@ impl ObjectStoreBackend {
             return Ok(false);
         }
         self.set_decides_conditions(!keeps_all);
+        self.set_deletes_on_condition(record.deletes_on_condition);
         if record.has_leftovers && now.0.saturating_sub(record.stamp.written.0) > LEFTOVER_AGE_MILLIS {
             self.note_probed(now).await?;
         }
@@ -91,8 +94,10 @@ impl ObjectStoreBackend {
     /// Those of [`ProbeError`].
     pub async fn probe_promises(&self, now: Timestamp) -> Result<(), ProbeError> {
         self.set_decides_conditions(false);
+        self.set_deletes_on_condition(false);
         let probe = Probe::new(self, now);
         match probe.try_within_limit(probe.run()).await {
+            Ok(deletes_on_condition) => self.set_deletes_on_condition(deletes_on_condition),
             Err(ProbeError::Broken { promise, found })
                 if self.single_writer.is_some() && promise.is_about_conditions() =>
             {
@@ -105,7 +110,7 @@ impl ObjectStoreBackend {
                 probe.try_within_limit(probe.run_without_conditions()).await?;
                 self.set_decides_conditions(true);
             }
-            tried => tried?,
+            Err(error) => return Err(error),
         }
         let noted = self.note_probed(now).await;
         noted.map_err(|error| ProbeError::Unanswered(Promise::Create, error))
@@ -115,6 +120,17 @@ impl ObjectStoreBackend {
     /// one take it for another store, and try it themselves.
     fn address_of_single_writer(&self) -> String {
         format!("{}, for a single writer", self.address)
+    }
+
+    /// Returns whether the store was found to delete an object only if it has the version that was read. If not, small records of what
+    /// was deleted stay there.
+    #[must_use]
+    pub fn deletes_on_condition(&self) -> bool {
+        self.deletes_on_condition.load(Ordering::Relaxed)
+    }
+
+    fn set_deletes_on_condition(&self, deletes: bool) {
+        self.deletes_on_condition.store(deletes, Ordering::Relaxed);
     }
 
     fn set_decides_conditions(&self, decides: bool) {
@@ -131,6 +147,7 @@ impl ObjectStoreBackend {
                 true => self.address_of_single_writer(),
                 false => self.address.to_string(),
             },
+            deletes_on_condition: self.deletes_on_condition(),
             has_leftovers: self.remove_leftovers(now).await?,
             stamp: Stamp::new(now),
         };
@@ -197,10 +214,10 @@ impl<'a> Probe<'a> {
     }
 
     /// Tries something, and removes what was written for it.
-    async fn try_within_limit(
+    async fn try_within_limit<T>(
         &self,
-        trial: impl Future<Output = Result<(), ProbeError>>,
-    ) -> Result<(), ProbeError> {
+        trial: impl Future<Output = Result<T, ProbeError>>,
+    ) -> Result<T, ProbeError> {
         let tried = match self.backend.patience {
             None => trial.await,
             Some(_) => tokio::time::timeout(LIMIT, trial)
@@ -214,15 +231,17 @@ impl<'a> Probe<'a> {
         tried
     }
 
-    /// Tries everything. What one writer needs comes first: its errors are the clearest.
-    async fn run(&self) -> Result<(), ProbeError> {
+    /// Tries everything. What one writer needs comes first: its errors are the clearest. Returns whether deletes keep conditions.
+    async fn run(&self) -> Result<bool, ProbeError> {
         self.create().await?;
         self.update().await?;
         self.versions().await?;
         let (races, reads, parts) = tokio::join!(self.races(), self.reads(), self.parts());
         races.and(reads).and(parts)?;
+        let keeps_condition_of_delete = self.keeps_condition_of_delete().await?;
         // Emulators (moto) fail to list beside writes, which is no lie.
-        self.listings().await
+        self.listings().await?;
+        Ok(keeps_condition_of_delete)
     }
 
     /// Tries what a process needs that decides conditions itself.

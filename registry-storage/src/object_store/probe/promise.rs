@@ -24,6 +24,8 @@ pub enum Promise {
     OneUpdater,
     /// Content that comes back with another nonce has another version.
     Versions,
+    /// An object is deleted only if it has the version that was read, which is of use and not needed.
+    ConditionalDelete,
     /// A read sees what was written and deleted just before.
     Reads,
     /// A listing shows what was written and deleted just before.
@@ -47,6 +49,7 @@ impl Promise {
             Self::OneCreator => "one-creator",
             Self::OneUpdater => "one-updater",
             Self::Versions => "versions",
+            Self::ConditionalDelete => "conditional-delete",
             Self::Reads => "reads",
             Self::Listings => "listings",
             Self::Order => "order",

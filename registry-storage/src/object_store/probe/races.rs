@@ -8,11 +8,11 @@ use crate::backend::{Condition, VersionedRecord};
 use crate::key::Key;
 
 /// How many objects are raced for.
-const ROUNDS: usize = 20;
+pub(super) const ROUNDS: usize = 20;
 
 /// How many of them at once. Servers that lie do it more often under load; one that is honest may wait for whole seconds where
 /// writers meet (SeaweedFS), and these waits overlap.
-const ROUNDS_AT_ONCE: usize = 10;
+pub(super) const ROUNDS_AT_ONCE: usize = 10;
 
 /// How a round ended.
 enum Round {

@@ -249,11 +249,7 @@ async fn grant(
         Read::Visible(blob, _) if blob.blob != record.blob => return Ok(vec![Problem::OtherBytes]),
         Read::Visible(..) => {}
     }
-    if reads
-        .get(&Key::repository_blob(repository, digest))
-        .await?
-        .is_none()
-    {
+    if !is_there::<BackReferenceRecord>(reads, &Key::repository_blob(repository, digest)).await? {
         problems.push(Problem::MissingGrantReference);
     }
     Ok(problems)

@@ -57,7 +57,7 @@ async fn write_tombstone(
     version: Version,
 ) -> Result<bool, Error> {
     match write(records, key, dead, &[], Condition::Matches(version)).await? {
-        Some(version) => records.purge_if(key, &version).await.map(|()| true),
+        Some(version) => records.purge_if(key, &version).await.map(|_| true),
         None => Ok(false),
     }
 }

@@ -235,6 +235,7 @@ async fn write_back_reference(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let back_reference = BackReferenceRecord {
+        state: State::Live,
         tag: tag.cloned(),
         stamp: Stamp::new(now),
     };

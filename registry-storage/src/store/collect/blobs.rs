@@ -73,7 +73,7 @@ impl<B: Backend> Store<B> {
     /// Decides about the candidates, and about the blobs that the pass over all of them comes to.
     pub(super) async fn collect_blobs(
         &self,
-        cycle: &Cycle,
+        cycle: &mut Cycle,
         is_full: bool,
         report: &mut CollectReport,
         observer: &dyn MaintenanceObserver,
@@ -87,6 +87,7 @@ impl<B: Backend> Store<B> {
                 .filter_map(|(key, stored)| Some(self.decide_candidates(cycle, key, stored?)))
                 .collect();
             self.add_decided(deciding, report).await?;
+            self.seal_on_the_way(cycle).await?;
         }
         let pass = self.begin_pass(cycle, Key::pass_over_blobs(), is_full).await?;
         if pass.is_whole() {
@@ -152,7 +153,7 @@ impl<B: Backend> Store<B> {
     /// were condemned.
     async fn pass_over_blobs(
         &self,
-        cycle: &Cycle,
+        cycle: &mut Cycle,
         mut pass: Pass,
         report: &mut CollectReport,
         observer: &dyn MaintenanceObserver,
@@ -162,10 +163,11 @@ impl<B: Backend> Store<B> {
         let mut listed = 0;
         while pass.is_due() {
             let Some(page) = pages.next(&*self.backend).await? else {
-                return self.end_pass(pass).await;
+                return self.pass_over_tombstones(cycle, pass, observer).await;
             };
             listed += page.len() as u64;
             observer.step(Step::Records, listed, None);
+            self.purge_tombstones(cycle, &page).await?;
             let mut undecided = Vec::new();
             for entry in page {
                 let state = state_of_size(entry.size);
@@ -192,6 +194,7 @@ impl<B: Backend> Store<B> {
                 .map(|some| self.decide_unwritten(cycle, some.to_vec()))
                 .collect();
             self.add_decided(deciding, report).await?;
+            self.seal_on_the_way(cycle).await?;
             self.keep_pass(&mut pass).await?;
         }
         self.suspend_pass(pass).await

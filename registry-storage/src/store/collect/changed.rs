@@ -47,7 +47,7 @@ impl<B: Backend> Store<B> {
     /// Collects the grants of the repositories that a cycle reads.
     pub(super) async fn collect_repositories(
         &self,
-        cycle: &Cycle,
+        cycle: &mut Cycle,
         is_full: bool,
         report: &mut CollectReport,
         observer: &dyn MaintenanceObserver,
@@ -126,7 +126,7 @@ impl<B: Backend> Store<B> {
     /// Collects the grants of a repository, and writes down what it has.
     async fn collect_repository(
         &self,
-        cycle: &Cycle,
+        cycle: &mut Cycle,
         repository: &RepositoryName,
         report: &mut CollectReport,
     ) -> Result<(), Error> {

@@ -21,10 +21,16 @@ const REMEMBERED_RANGES: usize = 256;
 /// commit takes.
 const COMMIT_MARGIN: Duration = Duration::from_hours(24);
 
+/// How long a cycle goes on at most before what it has condemned so far is sealed. Otherwise a process that is killed time and again
+/// before its cycles end would never free anything.
+const SEALED_AFTER: Duration = Duration::from_secs(2);
+
 /// A cycle in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Cycle {
     number: u64,
+    /// When it began, or went on with this number.
+    begun: Timestamp,
     /// The cycles that were sealed when this one began.
     sealed: Arc<[(u64, u64)]>,
     grace: Duration,
@@ -123,12 +129,17 @@ impl<B: Backend> Store<B> {
             cycles.map_or_else(Default::default, |(cycles, _)| (cycles.newest, cycles.sealed))
         } else {
             let now = self.clock.now();
-            let change = ChangeCycles { seal: None, now };
+            let change = ChangeCycles {
+                seals: None,
+                begins: true,
+                now,
+            };
             let cycles = self.backend.transact(Durability::Deferred, change).await?;
             (cycles.newest, cycles.sealed)
         };
         Ok(Cycle {
             number,
+            begun: self.clock.now(),
             sealed: sealed.into(),
             grace: options.grace,
             pending_limit: self.options.upload_idle_limit.saturating_add(COMMIT_MARGIN),
@@ -141,18 +152,37 @@ impl<B: Backend> Store<B> {
     /// Records that the cycle has ended: everything that it condemned is written.
     pub(super) async fn seal_cycle(&self, cycle: &Cycle) -> Result<(), Error> {
         let change = ChangeCycles {
-            seal: Some(cycle.number),
+            seals: Some(cycle.number),
+            begins: false,
             now: self.clock.now(),
         };
         self.backend.transact(Durability::Deferred, change).await?;
         Ok(())
     }
+
+    /// Seals what a cycle has condemned so far, if it has gone on for a while, and gives it another number for the rest. No decision
+    /// may be in progress. What counts as sealed for this cycle is what was when it began: it has listed some parents since.
+    pub(super) async fn seal_on_the_way(&self, cycle: &mut Cycle) -> Result<(), Error> {
+        let now = self.clock.now();
+        if cycle.is_dry_run || now.since(cycle.begun) < SEALED_AFTER {
+            return Ok(());
+        }
+        let change = ChangeCycles {
+            seals: Some(cycle.number),
+            begins: true,
+            now,
+        };
+        let cycles = self.backend.transact(Durability::Deferred, change).await?;
+        (cycle.number, cycle.begun) = (cycles.newest, now);
+        Ok(())
+    }
 }
 
-/// Seals a cycle, or begins one.
+/// Seals a cycle, begins one, or both.
 #[derive(Clone)]
 struct ChangeCycles {
-    seal: Option<u64>,
+    seals: Option<u64>,
+    begins: bool,
     now: Timestamp,
 }
 
@@ -180,10 +210,10 @@ impl Transaction for ChangeCycles {
                 stamp: Stamp::new(self.now),
             });
             cycles.stamp = Stamp::new(self.now);
-            match self.seal {
-                Some(cycle) => insert(&mut cycles.sealed, cycle),
-                None => cycles.newest += 1,
+            if let Some(cycle) = self.seals {
+                insert(&mut cycles.sealed, cycle);
             }
+            cycles.newest += u64::from(self.begins);
             if write(records, &key, &cycles, &[], condition).await?.is_some() {
                 return Ok(cycles);
             }

@@ -14,7 +14,7 @@ use crate::backend::{Backend, RecordEntry};
 use crate::chain::State;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::pages::{Pages, Values, keys};
+use crate::pages::{Pages, Values, living_keys};
 use crate::record::{GrantRecord, SessionRecord, state_of_size};
 use crate::store::Store;
 use crate::store::edge::Found;
@@ -78,11 +78,11 @@ impl<B: Backend> Store<B> {
         Ok(false)
     }
 
-    /// Returns whether a repository has a blob. In a bucket, the back references of those that it had stay.
+    /// Returns whether a repository has a blob.
     async fn has_blob(&self, repository: &RepositoryName) -> Result<bool, Error> {
         let mut pages = Pages::of(Key::repository_blobs(repository));
         while let Some(page) = pages.next(&*self.backend).await? {
-            let grants: Vec<Key> = keys(page)
+            let grants: Vec<Key> = living_keys(page)
                 .filter_map(|key| match KeyKind::of(&key) {
                     Some(KeyKind::RepositoryBlob(_, digest)) => Some(Key::grant(&digest, repository)),
                     _ => None,

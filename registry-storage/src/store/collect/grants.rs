@@ -15,7 +15,7 @@ use crate::backend::{
 use crate::chain::{Collect, State};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::pages::{Pages, Values, keys};
+use crate::pages::{Pages, Values, living_keys};
 use crate::record::{BlobRecord, GrantRecord, ManifestRecord, state_of_size};
 use crate::store::Store;
 use crate::store::delete::{all_children, kill_grant, parse_manifest};
@@ -60,7 +60,7 @@ impl<B: Backend> Store<B> {
     /// `taken` is the version of the mark that the repository changed, if it was taken before.
     pub(super) async fn collect_grants(
         &self,
-        cycle: &Cycle,
+        cycle: &mut Cycle,
         repository: &RepositoryName,
         taken: Option<&Version>,
         report: &mut CollectReport,
@@ -75,7 +75,7 @@ impl<B: Backend> Store<B> {
             while candidates.len() < DIGESTS_IN_MEMORY
                 && let Some(page) = pages.next(&*self.backend).await?
             {
-                for key in keys(page) {
+                for key in living_keys(page) {
                     if let Some(KeyKind::RepositoryBlob(_, digest)) = KeyKind::of(&key) {
                         candidates.insert(digest, false);
                     }
@@ -223,7 +223,7 @@ impl<B: Backend> Store<B> {
     /// Decides about grants, and adds those that stay to `usage`. Returns whether nothing is left to do.
     async fn decide_grants(
         &self,
-        cycle: &Cycle,
+        cycle: &mut Cycle,
         repository: &RepositoryName,
         taken: Option<&Version>,
         candidates: Candidates,
@@ -241,16 +241,19 @@ impl<B: Backend> Store<B> {
                 .iter()
                 .map(|(digest, _)| Key::grant(digest, repository))
                 .collect();
-            let mut undecided = Vec::new();
+            let (mut undecided, mut gone) = (Vec::new(), Vec::new());
             for (grant, stored) in some.into_iter().zip(self.backend.get_all(&keys).await?) {
-                let Some(stored) = stored else { continue };
-                let state = state_of_size(stored.value.len() as u64);
-                // Most grants are named and Live.
-                if grant.1 && matches!(state, State::Live | State::Pending) {
-                    usage.add_grant(&stored.value);
-                } else if state != State::Dead {
-                    undecided.push((grant, stored.value));
+                let value = stored.map(|stored| stored.value).unwrap_or_default();
+                match state_of_size(value.len() as u64) {
+                    // Most grants are named and Live.
+                    State::Live | State::Pending if grant.1 => usage.add_grant(&value),
+                    State::Dead => gone.push(grant.0),
+                    State::Absent if value.is_empty() => gone.push(grant.0),
+                    _ => undecided.push((grant, value)),
                 }
+            }
+            if !cycle.is_dry_run {
+                self.end_grants(repository, &gone).await?;
             }
             let deciding: Vec<_> = undecided
                 .chunks(GRANTS_PER_TRANSACTION)
@@ -266,7 +269,23 @@ impl<B: Backend> Store<B> {
                     report.add(decided);
                 }
             }
+            drop(deciding);
+            self.seal_on_the_way(cycle).await?;
         }
+    }
+
+    /// Has no back reference name grants that are gone: the process died on its way, or it was of a version that left them.
+    async fn end_grants(&self, repository: &RepositoryName, gone: &[Digest]) -> Result<(), Error> {
+        let ending: Vec<_> = gone
+            .chunks(GRANTS_PER_TRANSACTION)
+            .map(|gone| {
+                let keys = gone.iter().map(|digest| GrantKeys::new(repository, digest));
+                let end = EndGrants(keys.collect(), self.clock.now());
+                self.backend.transact(Durability::Deferred, end)
+            })
+            .collect();
+        let ending = stream::iter(ending).buffer_unordered(self.parallel_transactions());
+        ending.try_collect().await
     }
 
     /// Decides about grants in one transaction, and returns what was decided about each.
@@ -334,6 +353,31 @@ impl Transaction for EndPush {
         };
         records.purge_if(&self.key, &version).await?;
         Ok(true)
+    }
+}
+
+/// Removes grants that are gone, and what refers to them. Those that came back stay.
+#[derive(Clone)]
+pub(super) struct EndGrants(pub(super) Vec<GrantKeys>, pub(super) Timestamp);
+
+impl Transaction for EndGrants {
+    type Output = ();
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        for keys in self.0 {
+            let back_reference = records.get(&keys.back_reference).await?;
+            let Ok(grant) = Found::<GrantRecord>::new(records.get(&keys.grant).await?.as_ref()) else {
+                continue;
+            };
+            if matches!(grant.state(), State::Absent | State::Dead) {
+                kill_grant(records, &keys, &grant, back_reference, self.1).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -59,13 +59,13 @@ impl<B: Backend> Store<B> {
         // Each cycle condemns or removes something that was written before, or is the last one.
         loop {
             let cycle = self.begin_cycle(&CollectOptions::new()).await?;
-            let cycle = cycle.for_what_was_written(written);
+            let mut cycle = cycle.for_what_was_written(written);
             let Some(manifests) = self.collect_manifests(&cycle, repository, keep).await? else {
                 return Ok(None);
             };
             let mut grants = CollectReport::default();
             if self
-                .collect_grants(&cycle, repository, None, &mut grants)
+                .collect_grants(&mut cycle, repository, None, &mut grants)
                 .await?
                 .is_none()
             {

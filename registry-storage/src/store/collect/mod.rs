@@ -13,6 +13,7 @@ mod grants;
 mod manifests;
 mod pass;
 mod retention;
+mod tombstones;
 
 use std::time::Duration;
 
@@ -302,7 +303,7 @@ impl<B: Backend> Store<B> {
         if !options.is_dry_run {
             self.mark_touched().await?;
         }
-        let cycle = self.begin_cycle(options).await?;
+        let mut cycle = self.begin_cycle(options).await?;
         let forget = if options.forgets_deleted {
             Forget::All
         } else {
@@ -312,14 +313,15 @@ impl<B: Backend> Store<B> {
             self.fit_kept(None).await?;
         }
         report.deleted = self.forget(Key::all_kept(), forget, options.is_dry_run).await?;
-        self.collect_repositories(&cycle, is_full, &mut report, observer)
+        self.collect_repositories(&mut cycle, is_full, &mut report, observer)
             .await?;
         if options.removes_empty_repositories {
             self.remove_empty_repositories(&cycle, &mut report).await?;
         }
         // On a disk a blob goes with its last grant, in one step.
         if !self.backend.is_atomic() {
-            self.collect_blobs(&cycle, is_full, &mut report, observer).await?;
+            self.collect_blobs(&mut cycle, is_full, &mut report, observer)
+                .await?;
         }
         if !options.is_dry_run {
             self.seal_cycle(&cycle).await?;

@@ -6,9 +6,13 @@ use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use super::notes::{Begun, write_note};
 use super::write_tag_tombstone;
-use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction, Version, VersionedRecord};
+use crate::backend::{
+    Again, Backend, Condition, Durability, RecordTransaction, Transaction, Version, VersionedRecord,
+};
 use crate::key::Key;
-use crate::record::{BackReferenceRecord, GrantRecord, ManifestRecord, NoteKind, TagRecord};
+use crate::record::{
+    BackReferenceRecord, GrantRecord, ManifestRecord, NoteKind, Stamp, TagRecord, state_of_size,
+};
 use crate::store::TRANSACTION_ATTEMPTS;
 use crate::store::collect::{mark_changed, write_candidates};
 use crate::store::edge::{Found, Stateful as _, contended, read_latest, rescue, write};
@@ -75,8 +79,9 @@ impl DeleteGrant {
     }
 }
 
-/// Makes a grant Dead as it was read, and removes its record and the back reference. Returns `false` if it was written since.
-/// The back reference has to be read before: a push that publishes the grant again rewrites it first.
+/// Makes a grant Dead as it was read, also if there was none or it was Dead, and then removes the back reference, and the record.
+/// Returns `false` if it was written since. The back reference has to be read before: a push that publishes the grant again
+/// rewrites it first.
 pub(in crate::store) async fn kill_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
@@ -84,21 +89,28 @@ pub(in crate::store) async fn kill_grant(
     back_reference: Option<VersionedRecord>,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    let Some(header) = grant.header().cloned() else {
-        return Ok(false);
-    };
     let dead = GrantRecord {
+        state: State::Dead,
         blob: None,
-        ..header.in_state(State::Dead, now)
+        condemned_in: None,
+        stamp: Stamp::new(now),
     };
     let Some(dead) = write(records, &keys.grant, &dead, &[], grant.unchanged()).await? else {
         return Ok(false);
     };
     // A push that found no grant writes its own only after the record is gone, and then looks for the back reference.
-    if let Some(back_reference) = back_reference {
-        records
-            .purge_if(&keys.back_reference, &back_reference.version)
-            .await?;
+    if let Some(VersionedRecord { value, version, .. }) = back_reference
+        && !records.purge_if(&keys.back_reference, &version).await?
+        && state_of_size(value.len() as u64) != State::Dead
+    {
+        // The store removes nothing. The listing shows to the collector that it need not read the grant.
+        let dead = BackReferenceRecord {
+            state: State::Dead,
+            tag: None,
+            stamp: Stamp::new(now),
+        };
+        let condition = Condition::Matches(version);
+        write(records, &keys.back_reference, &dead, &[], condition).await?;
     }
     records.purge_if(&keys.grant, &dead).await?;
     Ok(true)

@@ -193,7 +193,8 @@ pub(super) async fn write_tag_tombstone(
         }
         let tombstone = tombstone(record, now);
         if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
-            return records.purge_if(&key, &version).await;
+            records.purge_if(&key, &version).await?;
+            return Ok(());
         }
     }
     Err(contended())

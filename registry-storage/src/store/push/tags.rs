@@ -147,6 +147,7 @@ impl PushManifest {
     ) -> Result<bool, Stop> {
         let found = self.check_tag(records, tag).await?;
         let back_reference = BackReferenceRecord {
+            state: State::Live,
             tag: Some(tag.clone()),
             stamp: Stamp::new(self.now),
         };
@@ -229,7 +230,8 @@ impl PushManifest {
                 return Ok(());
             };
             let Some(restored) = restored else {
-                return records.purge_if(&written.key, &version).await;
+                records.purge_if(&written.key, &version).await?;
+                return Ok(());
             };
             // The tag names it still.
             if let Some(past) = &written.past {

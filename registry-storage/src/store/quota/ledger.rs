@@ -427,7 +427,7 @@ impl RecordTransaction for Ledger<'_> {
         self.records.others_purge()
     }
 
-    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {
         self.records.purge_if(key, version).await
     }
 

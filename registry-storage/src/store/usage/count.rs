@@ -7,7 +7,7 @@ use super::RepositoryUsage;
 use crate::backend::{Backend, RecordEntry};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::pages::{Pages, Values, keys};
+use crate::pages::{Pages, Values, living_keys};
 use crate::record::{size_of_blob, size_of_manifest, state_of_size};
 use crate::store::{BlobCount, Store};
 
@@ -98,7 +98,7 @@ impl<B: Backend> Store<B> {
         let mut shared = BlobCount::default();
         let mut blobs = Pages::of(Key::repository_blobs(repository));
         while let Some(page) = blobs.next(&*self.backend).await? {
-            let digests = keys(page).filter_map(|key| match KeyKind::of(&key) {
+            let digests = living_keys(page).filter_map(|key| match KeyKind::of(&key) {
                 Some(KeyKind::RepositoryBlob(_, digest)) => Some(digest),
                 _ => None,
             });

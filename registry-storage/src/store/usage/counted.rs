@@ -235,7 +235,7 @@ async fn forget(
         ..UsageRecord::new(&RepositoryUsage::default(), None, now)
     };
     match write(records, &key, &dead, &[], unchanged).await? {
-        Some(version) => records.purge_if(&key, &version).await,
+        Some(version) => records.purge_if(&key, &version).await.map(|_| ()),
         None => count_again(records, repository, now).await,
     }
 }

@@ -233,11 +233,13 @@ pub async fn forgets_only_the_version_compared<B: Backend>(backend: Arc<B>) {
         .await
         .unwrap();
     let current = put(&*backend, &key, &value("tag"), Condition::Any).await.unwrap();
-    purge_if(&*backend, key.clone(), stale).await.unwrap();
+    let is_gone = purge_if(&*backend, key.clone(), stale).await.unwrap();
+    assert!(!is_gone);
     assert_eq!(backend.get(&key).await.unwrap().unwrap().version, current);
 
-    purge_if(&*backend, key.clone(), current.clone()).await.unwrap();
+    let is_gone = purge_if(&*backend, key.clone(), current.clone()).await.unwrap();
     let left = backend.get(&key).await.unwrap();
+    assert_eq!(left.is_none(), is_gone);
     let condition = match left {
         None => Condition::Absent,
         Some(stored) => {
@@ -246,7 +248,7 @@ pub async fn forgets_only_the_version_compared<B: Backend>(backend: Arc<B>) {
         }
     };
     assert!(put(&*backend, &key, &value("again"), condition).await.is_some());
-    purge_if(&*backend, key.clone(), current).await.unwrap();
+    assert!(!purge_if(&*backend, key.clone(), current).await.unwrap());
     assert!(backend.get(&key).await.unwrap().is_some());
 }
 

@@ -47,7 +47,7 @@ step!(
     try_put(key: Key, value: Bytes, condition: Condition) -> Option<Version>,
     records => records.put(&key, value, condition)
 );
-step!(PurgeIf, purge_if(key: Key, version: Version) -> (), records => records.purge_if(&key, &version));
+step!(PurgeIf, purge_if(key: Key, version: Version) -> bool, records => records.purge_if(&key, &version));
 step!(Remove, remove(key: Key) -> (), records => records.remove(&key));
 step!(
     List,

@@ -129,6 +129,21 @@ impl Bucket {
         self.objects.remove(key);
     }
 
+    pub(super) fn delete_if(&mut self, key: &str, condition: &WriteCondition) -> Result<(), Refusal> {
+        let object = self.get(key)?;
+        let is_met = match condition {
+            WriteCondition::Nothing => true,
+            WriteCondition::Absent => false,
+            WriteCondition::Matches(tag) => *tag == object.tag,
+            WriteCondition::IsGeneration(generation) => *generation == object.generation,
+        };
+        if !is_met {
+            return Err(PRECONDITION_FAILED);
+        }
+        self.delete(key);
+        Ok(())
+    }
+
     pub(super) fn list(&self, prefix: &str, after: &str, limit: usize) -> Listing {
         let start = if after >= prefix {
             Bound::Excluded(after)

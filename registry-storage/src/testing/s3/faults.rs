@@ -47,6 +47,7 @@ struct Plan {
     lasting: Option<S3Fault>,
     seen: Vec<String>,
     ignores_conditions: bool,
+    ignores_delete_conditions: bool,
     at_random: Option<(Random, usize)>,
     written: Option<BTreeMap<String, Instant>>,
 }
@@ -102,6 +103,15 @@ impl S3Faults {
     /// Gives all requests from now on a fault, unless they have one of their own; `None` ends that.
     pub fn fault_from_now_on(&self, fault: Option<S3Fault>) {
         self.change(|plan| plan.lasting = fault);
+    }
+
+    /// Deletes without regard to `If-Match` from now on, as most servers did before 2025.
+    pub fn ignore_delete_conditions(&self) {
+        self.change(|plan| plan.ignores_delete_conditions = true);
+    }
+
+    pub(super) fn ignores_delete_conditions(&self) -> bool {
+        self.change(|plan| plan.ignores_delete_conditions)
     }
 
     /// Writes without regard to `If-None-Match` and `If-Match` from now on, as some servers do.

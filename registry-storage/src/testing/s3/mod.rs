@@ -30,13 +30,14 @@ use self::bucket::{Bucket, WriteCondition};
 pub use self::faults::{S3Fault, S3Faults};
 use crate::object_store::ObjectStoreBackend;
 use crate::object_store::client::Connector;
+use crate::object_store::conditional_delete::ConditionalDeletes;
 
 /// The only bucket.
 const BUCKET: &str = "bucket";
 
 /// A server with one bucket in memory, which supports as much of S3 as [`ObjectStoreBackend`] uses.
 ///
-/// Conditions on writes are atomic. Entity tags are derived from the content alone, as those of S3 are, so that a
+/// Conditions on writes and deletes are atomic. Entity tags are derived from the content alone, as those of S3 are, so that a
 /// missing nonce is detected. An upload is completed only with the right tags, in ascending order, and if every part
 /// but the last has at least 5 MiB; afterwards it is gone. An object may be copied as a whole. Listings are in byte order and at most 1000 keys long. An
 /// unsigned request is refused, and an unknown one gets 501. (The signature is not checked.) A URL that is signed for twenty
@@ -100,16 +101,23 @@ impl S3Double {
     /// If the prefix is invalid.
     #[cfg(feature = "gcs")]
     pub fn gcs_backend(&self, prefix: &str) -> ::object_store::Result<ObjectStoreBackend> {
+        let connector = Connector::default();
         let bearer = "double".to_owned();
         let store = GoogleCloudStorageBuilder::new()
             .with_config(GoogleConfigKey::BaseUrl, &self.url)
             .with_client_options(ClientOptions::new().with_allow_http(true))
             .with_bucket_name(BUCKET)
             .with_credentials(Arc::new(StaticCredentialProvider::new(GcpCredential { bearer })))
-            .with_http_connector(Connector::default())
+            .with_http_connector(connector.clone())
             .with_retry(retries())
             .build()?;
-        Ok(ObjectStoreBackend::new(store, prefix)?)
+        let credentials = Arc::clone(store.credentials());
+        let deletes = ConditionalDeletes::google(credentials, &self.url, BUCKET, &connector);
+        let backend = ObjectStoreBackend::new(store, prefix)?;
+        Ok(match deletes {
+            Some(deletes) => backend.deleting_by(deletes),
+            None => backend,
+        })
     }
 
     /// Returns the switches of faults.
@@ -182,6 +190,7 @@ pub fn backend_at(
     secret_key: &str,
     prefix: &str,
 ) -> Result<ObjectStoreBackend, ::object_store::path::Error> {
+    let connector = Connector::default();
     let store = AmazonS3Builder::new()
         .with_endpoint(url)
         .with_bucket_name(bucket)
@@ -191,11 +200,14 @@ pub fn backend_at(
         .with_allow_http(true)
         .with_virtual_hosted_style_request(false)
         .with_disable_bulk_delete(true)
-        .with_http_connector(Connector::default())
+        .with_http_connector(connector.clone())
         .with_retry(retries())
         .build()
         .expect("the address of a server");
-    let backend = ObjectStoreBackend::new(store.clone(), prefix)?;
+    let mut backend = ObjectStoreBackend::new(store.clone(), prefix)?;
+    if let Some(deletes) = ConditionalDeletes::signed(Arc::new(store.clone()), &connector) {
+        backend = backend.deleting_by(deletes);
+    }
     Ok(backend.with_signer(Arc::new(store), SignedUrlOptions::new()))
 }
 

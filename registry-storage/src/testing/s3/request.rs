@@ -187,7 +187,12 @@ fn answer(
             tagged(&object.tag, Some(object.generation))
         }
         (&Method::DELETE, key, []) => {
-            bucket.delete(key);
+            match write_condition(&head.headers)? {
+                WriteCondition::Nothing => bucket.delete(key),
+                WriteCondition::Absent => return Err((501, "NotImplemented")),
+                _ if state.faults.ignores_delete_conditions() => bucket.delete(key),
+                condition => bucket.delete_if(key, &condition)?,
+            }
             finish(
                 Response::builder()
                     .status(StatusCode::NO_CONTENT)
@@ -241,7 +246,7 @@ fn answer(
 const GENERATION: &str = "x-goog-generation";
 
 /// Takes the parameters of a signed URL out of a query, and returns the type that the content is to have. A request has either
-/// them or a signed header, and only a read of an object may have them.
+/// them or a signed header, and only a read or a delete of an object may have them.
 fn take_signature(
     head: &http::request::Parts,
     query: &mut BTreeMap<String, String>,
@@ -265,8 +270,11 @@ fn take_signature(
     if taken.iter().any(Option::is_none) {
         return Err((400, "AuthorizationQueryParametersError"));
     }
-    let lives = expires.as_deref().is_some_and(|seconds| seconds == "1200");
-    if !lives || signed.as_deref() != Some("host") || head.method != Method::GET {
+    let is_known = matches!(
+        (&head.method, expires.as_deref()),
+        (&Method::GET, Some("1200")) | (&Method::DELETE, Some("900"))
+    );
+    if !is_known || signed.as_deref() != Some("host") {
         return Err((403, "SignatureDoesNotMatch"));
     }
     Ok(query.remove("response-content-type"))

@@ -16,6 +16,8 @@ use object_store::{
 };
 
 use super::super::super::memory::MemoryStore;
+use super::super::super::records::DeleteIf;
+use crate::backend::Version;
 
 /// What a store does instead of what it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,13 @@ pub(super) enum Lie {
     /// Refuses other bytes under the number of a part (rclone), which is allowed.
     PartsOnce,
     IsDown,
+    /// Knows no delete with a condition, which is allowed.
+    NoConditionalDeletes,
+    /// Deletes whatever the condition says.
+    DeletesAnyVersion,
+    StoresNothingOfARefusedDelete,
+    /// Looks, and then deletes: right in sequence only.
+    DeletesBesideWriters,
 }
 
 #[derive(Debug)]
@@ -59,6 +68,44 @@ pub(super) struct Liar {
     pub(super) inner: Arc<MemoryStore>,
     pub(super) lie: Lie,
     state: Mutex<State>,
+}
+
+/// What asks such a store for deletes on condition.
+#[derive(Debug)]
+pub(super) struct LyingDeletes {
+    pub(super) inner: Arc<MemoryStore>,
+    pub(super) lie: Lie,
+}
+
+#[async_trait]
+impl DeleteIf for LyingDeletes {
+    async fn delete_if(&self, location: &Path, version: &Version) -> Result<bool> {
+        match self.lie {
+            Lie::NoConditionalDeletes => return Err(not_implemented()),
+            Lie::DeletesAnyVersion => {
+                self.inner.delete(location).await?;
+                return Ok(true);
+            }
+            Lie::StoresNothingOfARefusedDelete => {
+                let is_gone = self.inner.delete_if(location, version).await?;
+                self.inner.delete(location).await?;
+                return Ok(is_gone);
+            }
+            Lie::DeletesBesideWriters => {
+                let found = self.inner.head(location).await;
+                for _ in 0..3 {
+                    tokio::task::yield_now().await;
+                }
+                if found.is_ok_and(|found| found.e_tag.as_deref() != Some(&*version.0)) {
+                    return Ok(false);
+                }
+                self.inner.delete(location).await?;
+                return Ok(true);
+            }
+            _ => {}
+        }
+        self.inner.delete_if(location, version).await
+    }
 }
 
 #[derive(Debug, Default)]

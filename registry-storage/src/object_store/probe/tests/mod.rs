@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use registry_core::ErrorCode;
 
-use self::liar::{Liar, Lie};
+use self::liar::{Liar, Lie, LyingDeletes};
 use super::*;
 use crate::object_store::memory::MemoryStore;
 
@@ -16,7 +16,12 @@ const NOW: Timestamp = Timestamp(1_800_000_000_000);
 fn backend(lie: Lie) -> (ObjectStoreBackend, Arc<MemoryStore>) {
     let liar = Liar::new(lie);
     let memory = Arc::clone(&liar.inner);
-    (ObjectStoreBackend::new(liar, "a/root").unwrap(), memory)
+    let deletes = LyingDeletes {
+        inner: Arc::clone(&memory),
+        lie,
+    };
+    let backend = ObjectStoreBackend::new(liar, "a/root").unwrap();
+    (backend.deleting_by(deletes), memory)
 }
 
 /// A store that writes whatever the condition says.
@@ -119,6 +124,35 @@ async fn what_harms_nobody_is_no_lie() {
     }
 }
 
+/// A store need not know deletes on condition. One that gets them wrong is used as if it did not know them.
+#[tokio::test]
+async fn deletes_are_on_condition_only_if_the_store_keeps_it() {
+    for (lie, expected) in [
+        (Lie::None, true),
+        (Lie::NobodyWinsSometimes, true),
+        (Lie::NoConditionalDeletes, false),
+        (Lie::DeletesAnyVersion, false),
+        (Lie::StoresNothingOfARefusedDelete, false),
+        (Lie::DeletesBesideWriters, false),
+    ] {
+        let (backend, _) = backend(lie);
+        backend.probe_promises(NOW).await.unwrap();
+        assert_eq!(backend.deletes_on_condition(), expected, "{lie:?}");
+        // The next start knows it, and what it finds is not believed of another store.
+        backend.set_deletes_on_condition(!expected);
+        assert!(backend.was_probed(NOW).await.unwrap());
+        assert_eq!(backend.deletes_on_condition(), expected, "{lie:?}");
+        assert_eq!(keys(&backend).await, ["probed/store"], "{lie:?}");
+    }
+    let (backend, _) = backend(Lie::None);
+    let backend = ObjectStoreBackend {
+        deleter: None,
+        ..backend
+    };
+    backend.probe_promises(NOW).await.unwrap();
+    assert!(!backend.deletes_on_condition());
+}
+
 #[tokio::test]
 async fn a_refused_store_is_left_clean() {
     let (backend, _) = backend(Lie::ManyUpdaters);
@@ -149,6 +183,7 @@ async fn a_probe_is_repeated_if_what_it_was_about_changed() {
     let older = ProbedRecord {
         probes: PROBES - 1,
         store: backend.address.to_string(),
+        deletes_on_condition: false,
         has_leftovers: false,
         stamp: Stamp::new(NOW),
     };

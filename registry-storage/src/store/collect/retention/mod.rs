@@ -137,7 +137,7 @@ impl<B: Backend> Store<B> {
         let cycle = CollectOptions::new()
             .grace(options.grace)
             .dry_run(options.is_dry_run);
-        let cycle = self.begin_cycle(&cycle).await?;
+        let mut cycle = self.begin_cycle(&cycle).await?;
         let mut pages = Pages::of(Key::repositories());
         while let Some(page) = pages.next(&*self.backend).await? {
             for entry in page {
@@ -148,6 +148,7 @@ impl<B: Backend> Store<B> {
                     self.retain_in(&repository, options, &cycle, &mut report).await?;
                     report.repositories += 1;
                     observer.step(Step::Repositories, report.repositories, None);
+                    self.seal_on_the_way(&mut cycle).await?;
                 }
             }
         }

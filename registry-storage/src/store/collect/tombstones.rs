@@ -1,0 +1,138 @@
+//! Records that are Dead, and stayed.
+//!
+//! Who makes a record Dead removes it right after. What is left is that of processes that died in between, and of versions that
+//! removed nothing in a bucket. The pass over all blobs finds it, and goes on through the other folders that have such records.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use registry_core::{Error, Timestamp};
+
+use super::cycle::Cycle;
+use super::grants::EndGrants;
+use super::pass::Pass;
+use crate::backend::{Again, Backend, Durability, RecordEntry, RecordTransaction, Transaction};
+use crate::chain::State;
+use crate::key::Key;
+use crate::key_kind::KeyKind;
+use crate::observer::{MaintenanceObserver, Step};
+use crate::pages::Pages;
+use crate::record::{state_of_size, written};
+use crate::store::Store;
+use crate::store::mount::GrantKeys;
+
+/// How many are removed in one transaction.
+const TOMBSTONES_PER_TRANSACTION: usize = 64;
+
+/// How long a record stays Dead, unless it was removed at once: a delete of a manifest that was cut off is ended from its record.
+const TOMBSTONE_AGE: Duration = Duration::from_hours(24);
+
+/// The folders with such records, besides that of the blobs, which comes before them.
+fn folders() -> [Key; 5] {
+    [
+        Key::repositories(),
+        Key::all_changed(),
+        Key::all_pulled(),
+        Key::all_repositories(),
+        Key::all_usage(),
+    ]
+}
+
+impl<B: Backend> Store<B> {
+    /// Ends a pass over all blobs: goes over the records that are elsewhere, and removes those that are Dead.
+    pub(super) async fn pass_over_tombstones(
+        &self,
+        cycle: &Cycle,
+        mut pass: Pass,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<(), Error> {
+        let mut listed = 0;
+        for folder in folders() {
+            let after = pass.after().filter(|after| **after > folder).cloned();
+            if after.as_ref().is_some_and(|after| after.after(&folder).is_none()) {
+                // The pass is beyond it.
+                continue;
+            }
+            let mut pages = Pages::after(folder, after);
+            while pass.is_due() {
+                let Some(page) = pages.next(&*self.backend).await? else {
+                    break;
+                };
+                listed += page.len() as u64;
+                observer.step(Step::Records, listed, None);
+                self.purge_tombstones(cycle, &page).await?;
+                let count = page.len() as u64;
+                if let Some(last) = page.into_iter().last() {
+                    pass.advance(last.key, count);
+                }
+                self.keep_pass(&mut pass).await?;
+            }
+            if !pass.is_due() {
+                return self.suspend_pass(pass).await;
+            }
+        }
+        self.end_pass(pass).await
+    }
+
+    /// Removes the records of a page that are Dead.
+    pub(super) async fn purge_tombstones(&self, cycle: &Cycle, page: &[RecordEntry]) -> Result<(), Error> {
+        let is_dead = |entry: &&RecordEntry| state_of_size(entry.size) == State::Dead;
+        let dead: Vec<Key> = page
+            .iter()
+            .filter(is_dead)
+            .map(|entry| entry.key.clone())
+            .collect();
+        if cycle.is_dry_run {
+            return Ok(());
+        }
+        let purging: Vec<_> = dead
+            .chunks(TOMBSTONES_PER_TRANSACTION)
+            .map(|dead| {
+                let purge = PurgeTombstones(dead.to_vec(), self.clock.now());
+                self.backend.transact(Durability::Deferred, purge)
+            })
+            .collect();
+        let purging = stream::iter(purging).buffer_unordered(self.parallel_transactions());
+        purging.try_collect().await
+    }
+}
+
+/// Removes records that are still Dead.
+#[derive(Clone)]
+struct PurgeTombstones(Vec<Key>, Timestamp);
+
+impl Transaction for PurgeTombstones {
+    type Output = ();
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        if !records.others_purge() {
+            return Ok(());
+        }
+        for key in self.0 {
+            match KeyKind::of(&key) {
+                None => {}
+                // What refers to it goes first.
+                Some(KeyKind::Grant(repository, digest)) => {
+                    let keys = GrantKeys::new(&repository, &digest);
+                    EndGrants(vec![keys], self.1).run(records).await?;
+                }
+                Some(_) => {
+                    let Some(stored) = records.get(&key).await? else {
+                        continue;
+                    };
+                    let is_dead = state_of_size(stored.value.len() as u64) == State::Dead;
+                    let is_old =
+                        written(&stored.value).is_some_and(|written| self.1.since(written) >= TOMBSTONE_AGE);
+                    if is_dead && is_old {
+                        records.purge_if(&key, &stored.version).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
