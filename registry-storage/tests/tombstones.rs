@@ -179,3 +179,30 @@ async fn cycles_that_never_end_free_what_nothing_names() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_upload_that_ended_is_read_once_more_and_then_forgotten() {
+    let double = S3Double::start().await.unwrap();
+    let world = world(double.backend("p").unwrap(), None);
+    for number in 0..5 {
+        push_blob(world.storage(), "a", &vec![number; LARGE].into()).await;
+    }
+    let sessions = || {
+        let objects = double.objects().into_keys();
+        objects.filter(|key| key.starts_with("p/uploads/")).count()
+    };
+    let reads = async || {
+        let _before = double.faults().take_seen();
+        world.sweep().await;
+        let seen = double.faults().take_seen();
+        let reads = seen
+            .iter()
+            .filter(|seen| seen.starts_with("GET") && seen.contains("/p/uploads/"));
+        reads.count()
+    };
+    assert_eq!((sessions(), reads().await), (5, 5));
+    world.clock.advance(DAY / 2);
+    assert_eq!((reads().await, sessions()), (0, 5));
+    world.clock.advance(DAY);
+    assert_eq!((reads().await, sessions()), (5, 0));
+}

@@ -127,6 +127,8 @@ pub struct Store<B> {
     options: StoreOptions,
     sessions: Arc<SessionLocks>,
     open_sessions: OpenSessions,
+    /// Of which the sweeper need not read anything.
+    ended_sessions: sweep::EndedSessions,
     /// Memory for the entries of lists of referrers, in kibibytes.
     referrer_memory: Semaphore,
     room: Room,
@@ -158,6 +160,7 @@ impl<B: Backend> Store<B> {
             clock,
             referrer_memory: Semaphore::new(referrers::READ_MEMORY_KIB),
             open_sessions: OpenSessions::new(options.open_uploads_limit),
+            ended_sessions: sweep::EndedSessions::default(),
             options,
             sessions: Arc::default(),
             room: Room::default(),

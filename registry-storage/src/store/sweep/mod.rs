@@ -3,6 +3,7 @@
 
 mod full;
 mod parked;
+mod sessions;
 mod tree;
 mod unnamed;
 
@@ -14,27 +15,23 @@ use crate::chain::may_sweep;
 use futures_util::{StreamExt as _, stream};
 use registry_core::{Error, ErrorCode};
 
+pub(super) use self::sessions::EndedSessions;
 pub(super) use self::unnamed::{Unnamed, write_left_of_blob, write_unnamed};
 use super::Store;
 use super::edge::Found;
-use super::session::Session;
 use crate::backend::{
-    Again, Backend, Condition, Durability, RecordEntry, RecordTransaction, Transaction, VersionedRecord,
+    Again, Backend, Durability, RecordEntry, RecordTransaction, Transaction, VersionedRecord,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::pages::Values;
-use crate::record::{BlobRecord, Header, NoteRecord, QuarantineRecord, SessionRecord, Stamp, encode};
+use crate::record::{BlobRecord, Header, NoteRecord, QuarantineRecord};
 
 /// How many names of bytes are handled at once, some 90 bytes of memory each; each round reads all sessions and all blobs.
 pub(super) const NAMES_PER_ROUND: usize = 200_000;
 
 /// The age at which a delete or a push counts as interrupted.
 const NOTE_AGE: Duration = Duration::from_hours(1);
-
-/// How long an upload may be idle while the disk is full, if its limit is not shorter anyway. Refused clients return
-/// within a minute, and then continue.
-const FULL_DISK_IDLE_LIMIT: Duration = Duration::from_mins(5);
 
 /// How many bytes are deleted at once.
 const PARALLEL_DELETES: usize = 8;
@@ -273,104 +270,6 @@ impl<B: Backend> Store<B> {
         self.backend.delete_bytes(name).await.map(|()| true)
     }
 
-    /// Aborts idle sessions, deletes what ended ones left, and forgets old ones.
-    async fn sweep_sessions(
-        &self,
-        report: &mut SweepReport,
-        deleting: &mut Deleting,
-        unreadable: &mut Unreadable,
-    ) -> Result<(), Error> {
-        let mut sessions = Values::of(Key::uploads(), |_: &RecordEntry| true);
-        while let Some(read) = sessions.next(&*self.backend).await? {
-            let (mut unnamed, mut ended) = (Vec::new(), Ended::default());
-            for (key, stored) in read {
-                let Some(mut session) = session_of(&key, stored.as_ref(), unreadable) else {
-                    continue;
-                };
-                if let Some(id) = key.upload_id() {
-                    self.note_session(id, &session);
-                }
-                if self.is_idle(&session) {
-                    let Some(aborted) = self.abort_idle_session(&key, unreadable).await? else {
-                        continue;
-                    };
-                    report.aborted_uploads += 1;
-                    session = aborted;
-                }
-                if session.upload.length().is_err() {
-                    if session.record.has_left_bytes {
-                        // Unfinished bytes in a bucket are not listed. They are there if another push had stored the blob, or if
-                        // the abort failed when the session ended.
-                        self.backend.abort_bytes(&session.record.bytes).await?;
-                    }
-                    unnamed.extend(Unnamed::of_session(&session.record));
-                    let age = self.clock.now().since(session.record.stamp.written);
-                    if age > self.options.ended_upload_memory {
-                        report.forgotten_uploads += 1;
-                        ended.forgotten.push(key);
-                    } else if session.record.has_left_bytes {
-                        ended.swept.push(session);
-                    }
-                }
-            }
-            let listed = ListedBytes::of(&unnamed);
-            if unnamed.is_empty()
-                || self
-                    .delete_unnamed(listed, &unnamed, deleting, unreadable)
-                    .await?
-            {
-                self.end_sessions(ended).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn end_sessions(&self, ended: Ended) -> Result<(), Error> {
-        if ended.forgotten.is_empty() && ended.swept.is_empty() {
-            return Ok(());
-        }
-        self.backend.transact(Durability::Deferred, ended).await
-    }
-
-    /// Returns whether a session is open and was not written to for longer than its limit.
-    fn is_idle(&self, session: &Session) -> bool {
-        let idle = self.clock.now().since(session.record.stamp.written);
-        let limit = match session.upload.length() {
-            Ok(0) => self.options.empty_upload_idle_limit,
-            Ok(_) => self.options.upload_idle_limit,
-            Err(_) => return false,
-        };
-        // An operator who keeps uploads for ever wants them kept on a full disk, too.
-        let is_kept = self.options.upload_idle_limit == Duration::MAX;
-        let limit = if self.is_short_of_space() && !is_kept {
-            limit.min(FULL_DISK_IDLE_LIMIT)
-        } else {
-            limit
-        };
-        idle > limit.min(self.options.upload_idle_limit)
-    }
-
-    /// Aborts a session that is still idle, unless a request holds it: bytes may arrive that its record does not count
-    /// yet. If another process writes to it at the same time, it is left alone too.
-    async fn abort_idle_session(
-        &self,
-        key: &Key,
-        unreadable: &mut Unreadable,
-    ) -> Result<Option<Session>, Error> {
-        let Some(held) = key.upload_id().and_then(|id| self.sessions.try_take(id)) else {
-            return Ok(None);
-        };
-        let stored = self.backend.get(key).await?;
-        let Some(mut session) = session_of(key, stored.as_ref(), unreadable) else {
-            return Ok(None);
-        };
-        if !self.is_idle(&session) {
-            return Ok(None);
-        }
-        session.held = Some(held);
-        self.abort_session(session).await
-    }
-
     /// Ends the interrupted deletes and pushes of notes. An operation that is still in progress is not harmed: it
     /// begins again.
     async fn sweep_notes(&self, notes: Key, unreadable: &mut Unreadable) -> Result<(), Error> {
@@ -395,25 +294,6 @@ impl<B: Backend> Store<B> {
                         }
                         ended => ended?,
                     }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Marks what an open session names.
-    async fn mark_bytes_of_sessions(
-        &self,
-        listed: &mut ListedBytes,
-        unreadable: &mut Unreadable,
-    ) -> Result<(), Error> {
-        let mut sessions = Values::of(Key::uploads(), |_: &RecordEntry| true);
-        while let Some(read) = sessions.next(&*self.backend).await? {
-            for (key, stored) in read {
-                if let Some(session) = session_of(&key, stored.as_ref(), unreadable)
-                    && session.upload.length().is_ok()
-                {
-                    listed.mark_session(&session.record.bytes.name);
                 }
             }
         }
@@ -455,48 +335,6 @@ impl Transaction for MakeDurable {
     }
 }
 
-/// Ended sessions whose bytes are dealt with.
-#[derive(Clone, Default)]
-struct Ended {
-    /// Those that are to be removed.
-    forgotten: Vec<Key>,
-    /// Those that are remembered for a while, and have left no bytes any more.
-    swept: Vec<Session>,
-}
-
-impl Transaction for Ended {
-    type Output = ();
-
-    fn again(&self) -> Option<Again<Self>> {
-        Some(Again::Freeing(self.clone()))
-    }
-
-    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        for key in &self.forgotten {
-            records.remove(key).await?;
-        }
-        for session in self.swept {
-            let is_aborted = session.upload.finished_digest().is_none();
-            if is_aborted && !session.record.proposed {
-                // No commit reads it again.
-                records.remove(&session.key).await?;
-                continue;
-            }
-            let swept = SessionRecord {
-                has_left_bytes: false,
-                // It is remembered since it ended.
-                stamp: Stamp::new(session.record.stamp.written),
-                ..session.record
-            };
-            let unchanged = Condition::Matches(session.version);
-            records
-                .put(&session.key, encode(&swept, &session.tail)?, unchanged)
-                .await?;
-        }
-        Ok(())
-    }
-}
-
 /// Parses a record that was read; returns `None` if that fails.
 fn found_of<H: Header>(
     key: &Key,
@@ -504,13 +342,4 @@ fn found_of<H: Header>(
     unreadable: &mut Unreadable,
 ) -> Option<Found<H>> {
     Found::new(stored).inspect_err(|_| unreadable.note(key)).ok()
-}
-
-/// Parses a session that was read; returns `None` if it does not exist or that fails.
-fn session_of(key: &Key, stored: Option<&VersionedRecord>, unreadable: &mut Unreadable) -> Option<Session> {
-    let found = found_of::<SessionRecord>(key, stored, unreadable)?;
-    Session::from_found(key, found).unwrap_or_else(|_| {
-        unreadable.note(key);
-        None
-    })
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use registry_core::{Error, UploadId};
 
-use super::{Unreadable, session_of};
+use super::Unreadable;
+use super::sessions::session_of;
 use crate::backend::{Backend, Durability};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
