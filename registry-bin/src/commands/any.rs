@@ -37,6 +37,24 @@ pub(super) enum AnyCommand {
 }
 
 impl Command for AnyCommand {
+    fn changes_content(&self) -> bool {
+        match self {
+            Self::Copy(command) => command.changes_content(),
+            Self::DeleteRepository(command) => command.changes_content(),
+            Self::ImportOci(command) => command.changes_content(),
+            Self::RestoreTag(command) => command.changes_content(),
+            Self::Check(_)
+            | Self::Collect(_)
+            | Self::Backup(_)
+            | Self::Adopt(_)
+            | Self::ExportDistribution(_)
+            | Self::ExportOci(_)
+            | Self::ExplainRetention(_)
+            | Self::TagHistory(_)
+            | Self::ShowUsage(_) => false,
+        }
+    }
+
     fn bound_by(self, server: &Bounds) -> Self {
         match self {
             Self::Collect(command) => Self::Collect(command.bound_by(server)),

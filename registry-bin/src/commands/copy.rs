@@ -120,7 +120,6 @@ pub(crate) fn run(arguments: &Copy) -> Result<bool, Failure> {
         repositories: arguments.repositories.clone(),
         immutable,
         json: arguments.json,
-        is_frozen: false,
     };
     execute(&here.configuration, request)
 }
@@ -196,14 +195,15 @@ pub(super) struct CopyRequest {
     /// The rules of the target.
     immutable: Vec<ImmutableTagRule>,
     json: bool,
-    /// The server that runs this serves pulls only.
-    #[serde(skip)]
-    is_frozen: bool,
 }
 
 impl Command for CopyRequest {
     fn only_reads(&self) -> bool {
         self.is_to_other
+    }
+
+    fn changes_content(&self) -> bool {
+        !self.is_to_other
     }
 
     fn new_folder(&self) -> NewFolder {
@@ -214,14 +214,10 @@ impl Command for CopyRequest {
         if !self.is_to_other {
             self.immutable.extend_from_slice(&server.immutable);
         }
-        self.is_frozen = server.is_read_only;
         self
     }
 
     async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
-        if self.is_frozen && !self.is_to_other {
-            return Err(frozen("this server"));
-        }
         let other_end = self.other.open()?;
         let usage = Usage {
             only_reads: !self.is_to_other,

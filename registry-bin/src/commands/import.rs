@@ -74,6 +74,10 @@ pub(super) struct ImportOci {
 }
 
 impl Command for ImportOci {
+    fn changes_content(&self) -> bool {
+        true
+    }
+
     fn new_folder(&self) -> NewFolder {
         NewFolder::Created
     }

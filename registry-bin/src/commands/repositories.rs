@@ -93,6 +93,10 @@ pub(super) struct DeleteRepository {
 }
 
 impl Command for DeleteRepository {
+    fn changes_content(&self) -> bool {
+        true
+    }
+
     fn bound_by(mut self, server: &Bounds) -> Self {
         self.immutable.extend_from_slice(&server.immutable);
         self

@@ -330,6 +330,10 @@ pub(super) struct RestoreRequest {
 }
 
 impl Command for RestoreRequest {
+    fn changes_content(&self) -> bool {
+        true
+    }
+
     fn bound_by(mut self, server: &Bounds) -> Self {
         self.is_immutable |= is_immutable(server.immutable.clone(), &self.repository, &self.tag);
         self

@@ -15,6 +15,11 @@ pub(crate) trait Command: Send + Sync + 'static {
         false
     }
 
+    /// Returns whether it changes what clients see, as a push or a delete does: not where pulls only are served.
+    fn changes_content(&self) -> bool {
+        false
+    }
+
     /// Returns what becomes of a folder that has no registry.
     fn new_folder(&self) -> NewFolder {
         NewFolder::Refused
@@ -45,8 +50,6 @@ pub(crate) trait Command: Send + Sync + 'static {
 pub(crate) struct Bounds {
     /// The tags that never move.
     pub(crate) immutable: Vec<ImmutableTagRule>,
-    /// It serves pulls only.
-    pub(crate) is_read_only: bool,
 }
 
 /// What a command does with a folder that has no registry. Opening the folder would create an empty one.

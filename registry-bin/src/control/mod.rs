@@ -99,6 +99,11 @@ async fn dispatch(
     command: impl Command + Serialize,
 ) -> Result<Outcome, Failure> {
     let location = StorageLocation::of(&configuration.storage)?;
+    if configuration.storage.maintenance.read_only.enabled && command.changes_content() {
+        return Err(Failure::new(format!(
+            "the configuration of {location} says `storage.maintenance.readonly.enabled`, so nothing is changed there; remove that first"
+        )));
+    }
     let usage = Usage {
         only_reads: command.only_reads(),
         new_folder: command.new_folder(),

@@ -47,10 +47,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long to wait before the socket is created again, for example until there is room for it on a full disk.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 
+/// Whoever freezes a registry, for a copy or a backup, relies on it.
+const SERVES_PULLS_ONLY: &str = "the configuration of this server says `storage.maintenance.readonly.enabled`, so it changes nothing; \
+    restart it without that first";
+
 /// What binds commands: what the configuration of the server says now.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) retention: watch::Receiver<Arc<Retention>>,
+    /// It serves pulls only.
     pub(crate) is_read_only: bool,
 }
 
@@ -58,7 +63,6 @@ impl Rules {
     fn bounds(&self) -> Bounds {
         Bounds {
             immutable: self.retention.borrow().immutable.clone(),
-            is_read_only: self.is_read_only,
         }
     }
 }
@@ -242,6 +246,9 @@ async fn answer<C: Command + DeserializeOwned>(
         Ok(command) => {
             let asked = String::from_utf8_lossy(&body);
             tracing::info!(command = %asked, "a command came through the socket");
+            if rules.is_read_only && command.changes_content() {
+                return Ok(refusal(StatusCode::FORBIDDEN, SERVES_PULLS_ONLY));
+            }
             let command = command.bound_by(&rules.bounds());
             Response::new(Either::Right(StreamBody::new(Box::pin(lines(command, store)))))
         }

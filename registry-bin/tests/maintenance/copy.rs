@@ -304,7 +304,7 @@ fn a_folder_of_a_bucket_without_a_registry_is_refused() {
 }
 
 #[test]
-fn a_server_that_serves_pulls_only_takes_no_copy() {
+fn a_server_that_serves_pulls_only_is_changed_by_no_command() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path();
     for name in ["root", "frozen"] {
@@ -319,8 +319,37 @@ fn a_server_that_serves_pulls_only_takes_no_copy() {
         &["serve", "--storage", frozen, "--listen", "127.0.0.1:0"],
         &[read_only],
     );
-    let said = failure(path, &["copy", "--from", "root", "--to", "frozen"]);
-    assert!(said.contains("are the two ends swapped?"), "{said}");
+    success(
+        path,
+        &["export", "--layout", "oci", "--storage", "root", "layout", "app"],
+    );
+    for changes in [
+        &["copy", "--from", "root", "--to", "frozen"][..],
+        &[
+            "import",
+            "--layout",
+            "oci",
+            "--storage",
+            "frozen",
+            "layout",
+            "app",
+        ],
+        &["repositories", "delete", "app", "--storage", "frozen"],
+        &["tags", "restore", "app:v1", "--storage", "frozen"],
+    ] {
+        let said = failure(path, changes);
+        assert!(
+            said.contains("`storage.maintenance.readonly.enabled`, so it changes nothing"),
+            "{said}"
+        );
+    }
     assert_eq!(Repository::new(server.address(), "app").tags(), ["frozen"]);
     assert!(success(path, &["copy", "--from", "frozen", "--to", "root"]).starts_with("Copied 1 repository"));
+    // Without the server, the configuration says it.
+    assert!(server.terminate().success());
+    let frozen = "version: 0.1\nstorage: {filesystem: {rootdirectory: frozen}, maintenance: {readonly: {enabled: true}}}\n";
+    fs::write(path.join("frozen.yml"), frozen).expect("a file can be written");
+    let delete = &["repositories", "delete", "app", "--config", "frozen.yml"];
+    let said = failure(path, delete);
+    assert!(said.contains("so nothing is changed there"), "{said}");
 }
