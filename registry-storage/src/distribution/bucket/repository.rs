@@ -477,9 +477,10 @@ impl<'e> Export<'e> {
             match Place::of(rest) {
                 Place::OfTag(tag) if !is_wanted_entry(name, tag, rest, pass) => entries.push(key),
                 Place::Tag(tag) if tag.parse::<Tag>().is_ok() => tags.push(key),
-                Place::Revision(..) => revisions.push(key),
-                Place::Layer(..) => layers.push(key),
-                Place::OfTag(_) | Place::Tag(_) | Place::Upload(_) | Place::Other => {}
+                Place::Revision(algorithm, encoded) if is_digest(algorithm, encoded) => revisions.push(key),
+                Place::Layer(algorithm, encoded) if is_digest(algorithm, encoded) => layers.push(key),
+                // What is no tag or digest nobody can see.
+                _ => {}
             }
         }
         for keys in [entries, tags, revisions, layers] {
@@ -494,6 +495,10 @@ impl<'e> Export<'e> {
         }
         Ok(())
     }
+}
+
+fn is_digest(algorithm: &str, encoded: &str) -> bool {
+    format!("{algorithm}:{encoded}").parse::<Digest>().is_ok()
 }
 
 /// Returns whether a link records that a tag, which is to stay, once named a manifest that is to stay too.
