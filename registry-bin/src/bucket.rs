@@ -328,7 +328,8 @@ mod tests {
              region: eu-west-1\n    regionendpoint: minio:9000\n    secure: false\n    skipverify: true\n    \
              encrypt: true\n    keyid: arn:key\n    forcepathstyle: false\n    useragent: agent\n    \
              usedualstack: true\n    accelerate: true\n    usefipsendpoint: true\n    storageclass: standard\n    \
-             objectacl: private\n    chunksize: 10485760\n    redirectendpoint: https://cdn.example\n",
+             objectacl: private\n    chunksize: 10485760\n    redirectendpoint: https://cdn.example\n    \
+             conditionaldeletes: true\n",
         );
         let mut expected = S3Options::default();
         expected.access_key = Some(("name".into(), "key".into()));
@@ -344,6 +345,7 @@ mod tests {
         expected.fips = true;
         expected.redirect_endpoint = Some("https://cdn.example".into());
         expected.part_size = PartSize::try_from(10_485_760).ok();
+        expected.conditional_deletes = Some(true);
         assert_eq!(bucket.service, Service::S3(expected));
         assert!(!bucket.has_single_writer);
         assert_eq!(bucket.to_string(), "s3://images/a/b");

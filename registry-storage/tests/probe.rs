@@ -205,6 +205,12 @@ async fn azurite_passes_each_time() {
 async fn any_s3_passes_each_time() {
     let (backend, ()) = any_s3::start().await;
     for _ in 0..20 {
+        let begun = std::time::Instant::now();
         backend.probe_promises(NOW).await.unwrap();
+        println!(
+            "{:?}, deletes on condition: {}",
+            begun.elapsed(),
+            backend.deletes_on_condition()
+        );
     }
 }

@@ -43,6 +43,7 @@ pub(crate) const OURS: &[&str] = &[
     "storage.redirect.networks",
     "storage.s3.sessiontoken",
     "storage.s3.singlewriter",
+    "storage.s3.conditionaldeletes",
     "tags.immutable",
     "validation.allowmissingcontent",
     "validation.manifests.maxdescriptors",

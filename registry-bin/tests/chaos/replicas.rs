@@ -68,8 +68,11 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
     let bucket = BucketServer::start();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let configuration = folder.path().join("config.yml");
+    // One run with deletes on condition, one without.
+    let deletes_on_condition = seed.is_multiple_of(2);
     let text = format!(
-        "version: 0.1\nstorage: {{s3: {{bucket: bucket, rootdirectory: registry}}, delete: {{enabled: true}}, \
+        "version: 0.1\nstorage: {{s3: {{bucket: bucket, rootdirectory: registry, conditionaldeletes: {deletes_on_condition}}}, \
+         delete: {{enabled: true}}, \
          maintenance: {{uploadpurging: {{age: 10s, interval: 1s}}}}}}\n\
          collector: {{interval: 1s, grace: {}s, keepdeleted: 1s}}\nhttp: {{addr: 127.0.0.1:0, draintimeout: 5s}}\n",
         GRACE.as_secs()

@@ -48,6 +48,9 @@ pub struct S3Options {
     pub redirect_endpoint: Option<String>,
     /// The size of all parts of an upload but the last, for a service that takes only equal ones.
     pub part_size: Option<PartSize>,
+    /// Whether the service may keep the condition of a delete, so that a probe tries it. `None`, the default, is yes for Amazon's own
+    /// hosts only: of a service that looks first and deletes afterwards a probe may not see it, and what a delete meets there is lost.
+    pub conditional_deletes: Option<bool>,
 }
 
 /// How the service encrypts objects.
@@ -111,6 +114,19 @@ impl S3Options {
             Ok(()) if is_origin => Ok(()),
             _ => Err(LocationError::RedirectEndpoint),
         }
+    }
+
+    /// Returns whether deletes on condition are tried, with requests to this address.
+    fn tries_conditional_deletes(&self, endpoint: Option<&str>) -> bool {
+        self.conditional_deletes.unwrap_or_else(|| {
+            endpoint.is_none_or(|endpoint| {
+                let host = endpoint.parse::<http::Uri>().ok();
+                let host = host.as_ref().and_then(http::Uri::host).unwrap_or_default();
+                [".amazonaws.com", ".amazonaws.com.cn"]
+                    .iter()
+                    .any(|of_amazon| host.to_ascii_lowercase().ends_with(of_amazon))
+            })
+        })
     }
 
     /// Amazon's hosts near the client find the bucket only through the host.
@@ -196,7 +212,8 @@ fn build(bucket: &str, options: &S3Options) -> Result<Built, LocationError> {
     let endpoint = value(AmazonS3ConfigKey::S3Endpoint).or_else(|| value(AmazonS3ConfigKey::Endpoint));
     check_address(bucket, region.as_deref(), endpoint.as_deref())?;
     options.check_redirect_endpoint()?;
-    let address = format!(
+    let tries_deletes = options.tries_conditional_deletes(endpoint.as_deref());
+    let mut address = format!(
         "{} in {} of {}, encrypted {}",
         bucket,
         region.as_deref().unwrap_or("the usual region"),
@@ -205,6 +222,11 @@ fn build(bucket: &str, options: &S3Options) -> Result<Built, LocationError> {
             .as_deref()
             .unwrap_or("as usual")
     );
+    match options.conditional_deletes {
+        None => {}
+        Some(true) => address += ", with conditional deletes",
+        Some(false) => address += ", without conditional deletes",
+    }
     let is_given = |key| value(key).is_some_and(|value| !value.is_empty());
     if is_given(AmazonS3ConfigKey::AccessKeyId) != is_given(AmazonS3ConfigKey::SecretAccessKey) {
         return Err(LocationError::HalfKey);
@@ -228,7 +250,10 @@ fn build(bucket: &str, options: &S3Options) -> Result<Built, LocationError> {
         // One object is deleted at a time, which every S3-compatible store understands.
         .with_disable_bulk_delete(true);
     let store = builder.clone().build()?;
-    let deletes = ConditionalDeletes::signed(Arc::new(store.clone()), &connector);
+    let deletes = match tries_deletes {
+        true => ConditionalDeletes::signed(Arc::new(store.clone()), &connector),
+        false => None,
+    };
     let signer = match &options.redirect_endpoint {
         None => store.clone(),
         // The host is part of what is signed. Keys that expire are fetched once for both.
@@ -367,6 +392,29 @@ mod tests {
             let mut options = S3Options::default();
             change(&mut options);
             options.check("My_images.2").unwrap();
+        }
+    }
+
+    #[test]
+    fn deletes_are_on_condition_only_if_the_service_is_known_or_trusted() {
+        for (endpoint, set, expected) in [
+            (None, None, true),
+            (Some("https://s3.eu-west-1.amazonaws.com"), None, true),
+            (Some("https://bucket.s3.cn-north-1.Amazonaws.com.cn/"), None, true),
+            (Some("https://amazonaws.com.example"), None, false),
+            (Some("http://127.0.0.1:9000"), None, false),
+            (Some("http://127.0.0.1:9000"), Some(true), true),
+            (None, Some(false), false),
+        ] {
+            let options = S3Options {
+                conditional_deletes: set,
+                ..S3Options::default()
+            };
+            assert_eq!(
+                options.tries_conditional_deletes(endpoint),
+                expected,
+                "{endpoint:?} {set:?}"
+            );
         }
     }
 

@@ -135,6 +135,7 @@ storage:
     usefipsendpoint: true
     chunksize: 5242880
     singlewriter: true
+    conditionaldeletes: true
     redirectendpoint: 'https://j'
   redirect: {disable: false, networks: [10.0.0.0/8], minimumsize: 64KiB}
   cache: {folder: /cache, size: 1GiB, maxage: 10s}

@@ -77,6 +77,11 @@ pub(crate) struct S3 {
     /// not keep them is refused.
     #[serde(rename = "singlewriter")]
     pub(crate) single_writer: bool,
+    /// The service deletes an object only if it is as it was read (`If-Match` of a `DELETE`), also beside a writer, so that deleted
+    /// content leaves no records. A probe tries it, but may miss a service that looks first and deletes afterwards: set it only if the
+    /// maker says so. Without it, only Amazon's own hosts are tried.
+    #[serde(rename = "conditionaldeletes")]
+    pub(crate) conditional_deletes: Option<bool>,
     /// The size of a part of a copy.
     #[serde(rename = "multipartcopychunksize")]
     pub(crate) copy_chunk_size: Option<u64>,
@@ -116,6 +121,7 @@ impl Default for S3 {
             redirect_endpoint: None,
             chunk_size: None,
             single_writer: false,
+            conditional_deletes: None,
             copy_chunk_size: None,
             copy_concurrency: None,
             copy_threshold: None,
@@ -147,6 +153,7 @@ impl S3 {
         let reveal = |url: &SecretUrl| url.reveal().to_owned();
         options.redirect_endpoint = self.redirect_endpoint.as_ref().map(reveal);
         options.part_size = self.chunk_size.and_then(|size| PartSize::try_from(size).ok());
+        options.conditional_deletes = self.conditional_deletes;
         options
     }
 
