@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use registry_core::Timestamp;
+use registry_core::{ErrorCode, Timestamp};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, S3Double};
 use registry_storage::{
-    Backend, Clock, CollectOptions, Maintenance as _, ObjectStoreBackend, Store, StoreOptions,
+    Backend, Clock, CollectOptions, Key, Maintenance as _, ObjectStoreBackend, Store, StoreOptions,
 };
 
-use crate::support::images::{push_blob, push_image};
+use crate::support::images::{IMAGE, digest, name, push_blob, push_image, push_referrer, put, start_upload};
+use crate::support::tamper::remove;
 use crate::support::world::{World, world};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -205,4 +206,95 @@ async fn an_upload_that_ended_is_read_once_more_and_then_forgotten() {
     assert_eq!((reads().await, sessions()), (0, 5));
     world.clock.advance(DAY);
     assert_eq!((reads().await, sessions()), (5, 0));
+}
+
+/// A generator of numbers, of which each seed has its own.
+fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    move |below| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    }
+}
+
+/// Two collectors remove what a killed push left, and pushes write the same grant, with every call of theirs delayed at random.
+#[tokio::test]
+async fn no_grant_is_left_that_the_collector_does_not_find() {
+    let content = bytes::Bytes::from(vec![7; LARGE]);
+    let grant = Key::grant(&digest(&content), &name("a"));
+    let back_reference = Key::repository_blob(&name("a"), &digest(&content));
+    for seed in 0..500 {
+        let world = world(ObjectStoreBackend::memory(), None);
+        let backend = world.store.backend();
+        // A push that was killed between the back reference and the grant.
+        push_blob(world.storage(), "a", &content).await;
+        remove(&world.store, &grant).await;
+        let upload = start_upload(world.storage(), "a", &content).await;
+        let mut random = numbers(seed + 1);
+        let first = backend.calls();
+        for call in first..first + 150 {
+            if random(3) == 0 {
+                backend.fault_at(call, Fault::Delay(random(40) as u32));
+            }
+        }
+        let options = CollectOptions::new().grace(Duration::ZERO).full(true);
+        let cycle = async || world.store.collect(&options, &()).await;
+        let key = digest(&content);
+        let commit = world.storage().commit_upload(&upload, &key);
+        // The push may be refused, because others are at the same records.
+        let (one, other, pushed) = tokio::join!(cycle(), cycle(), commit);
+        let ended = (one.is_ok(), other.is_ok(), pushed.is_ok());
+        let has_grant = backend.get(&grant).await.unwrap().is_some();
+        if has_grant {
+            let found = backend.get(&back_reference).await.unwrap();
+            assert!(found.is_some(), "seed {seed}: {ended:?}");
+        }
+        world.assert_sound(&format!("seed {seed}")).await;
+    }
+}
+
+/// A server is killed in the middle of a delete, and the pass over tombstones comes before the sweeper to what it left, perhaps after a
+/// push that was refused.
+#[tokio::test]
+async fn a_delete_that_was_cut_off_is_ended_whatever_comes_first() {
+    for has_push in [false, true] {
+        let mut cuts = 0;
+        loop {
+            let world = world(ObjectStoreBackend::memory(), None);
+            let image = push_image(world.storage(), "a", Some("latest"), 1, LARGE).await;
+            let signature = push_referrer(world.storage(), "a", &image, 2).await;
+            put(world.storage(), "a", Some("signed"), IMAGE, &signature.bytes)
+                .await
+                .unwrap();
+            let backend = world.store.backend();
+            let cut = backend.calls() + cuts;
+            backend.fault_at(cut, Fault::Fail);
+            let deleted = world.try_delete_manifest("a", &signature.digest).await;
+            if backend.calls() <= cut {
+                assert!(cuts > 10, "{deleted:?}");
+                break;
+            }
+            cuts += 1;
+            let was_there = world.has_manifest("a", &signature.digest).await;
+            if has_push && !was_there {
+                // A layer is missing.
+                remove(&world.store, &Key::grant(&digest(&signature.layer), &name("a"))).await;
+                let refused = put(world.storage(), "a", None, IMAGE, &signature.bytes).await;
+                assert_eq!(refused.unwrap_err().code(), ErrorCode::ManifestBlobUnknown);
+            }
+            world.clock.advance(2 * DAY);
+            world.collect(&CollectOptions::new().grace(DAY).full(true)).await;
+            world.sweep().await;
+            let is_there = world.has_manifest("a", &signature.digest).await;
+            assert_eq!(is_there, was_there, "cut {cuts} {has_push}");
+            let tags = world.tags("a").await.unwrap();
+            assert_eq!(
+                tags.contains(&"signed".to_owned()),
+                is_there,
+                "cut {cuts} {has_push}: {tags:?}"
+            );
+        }
+    }
 }

@@ -19,3 +19,4 @@ mod client;
 mod engine;
 mod replicas;
 mod skopeo;
+mod store;

@@ -1,6 +1,6 @@
 //! The run itself. `CHAOS_SECONDS` says how long it takes, `CHAOS_SEED` which faults and clients it has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use super::balancer::Balancer;
 use super::client::Client;
 use super::engine::Engine;
 use super::skopeo::Skopeo;
-use crate::support::bucket::BucketServer;
+use super::store::Store;
 use crate::support::content::Random;
 use crate::support::server::{Server, until};
 
@@ -32,11 +32,11 @@ fn variable(name: &str, default: u64) -> u64 {
 }
 
 /// Starts the replica with this number, whose clock is wrong.
-fn start(number: usize, configuration: &Path, bucket: &BucketServer) -> Server {
+fn start(number: usize, configuration: &Path, store: &Store) -> Server {
     let path = configuration
         .to_str()
         .expect("temporary folders have plain names");
-    let mut environment = bucket.environment().to_vec();
+    let mut environment = store.environment();
     let library = faketime_library();
     if let Some(library) = &library {
         environment.push(("LD_PRELOAD", library));
@@ -57,6 +57,21 @@ fn faketime_library() -> Option<String> {
 
 #[test]
 fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_nothing() {
+    run(&Store::double());
+}
+
+/// The server does not fail, and its clients are those of real life.
+#[test]
+#[ignore = "needs S3_TEST_ENDPOINT and S3_TEST_BUCKET"]
+fn replicas_that_are_killed_over_any_bucket_lose_nothing_and_leave_nothing() {
+    run(&Store::of_variables());
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the seed repeats the run, and the counts are to be noted"
+)]
+fn run(store: &Store) {
     let seconds = variable("CHAOS_SECONDS", SECONDS);
     let clock = std::time::SystemTime::UNIX_EPOCH
         .elapsed()
@@ -65,16 +80,15 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
     let seed = variable("CHAOS_SEED", clock);
     println!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
     let mut random = Random::new(seed);
-    let bucket = BucketServer::start();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let configuration = folder.path().join("config.yml");
     // One run with deletes on condition, one without.
     let deletes_on_condition = seed.is_multiple_of(2);
     let text = format!(
-        "version: 0.1\nstorage: {{s3: {{bucket: bucket, rootdirectory: registry, conditionaldeletes: {deletes_on_condition}}}, \
-         delete: {{enabled: true}}, \
+        "version: 0.1\nstorage: {{s3: {}, delete: {{enabled: true}}, \
          maintenance: {{uploadpurging: {{age: 10s, interval: 1s}}}}}}\n\
          collector: {{interval: 1s, grace: {}s, keepdeleted: 1s}}\nhttp: {{addr: 127.0.0.1:0, draintimeout: 5s}}\n",
+        store.section(deletes_on_condition),
         GRACE.as_secs()
     );
     fs::write(&configuration, text).expect("the file can be written");
@@ -89,11 +103,11 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
     let stop = AtomicBool::new(false);
     let mut replicas: Vec<Server> = Vec::new();
     for number in 0..REPLICAS {
-        let replica = start(number, &configuration, &bucket);
+        let replica = start(number, &configuration, store);
         balancer.set(number, Some(replica.address()));
         replicas.push(replica);
     }
-    bucket.faults().at_random(seed, FAULTS);
+    store.fail(seed, FAULTS);
     thread::scope(|scope| {
         // A client that fails stops all, or the scope would wait for the others.
         let _stopped = StopAtEnd(&stop);
@@ -136,13 +150,13 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
                 balancer.set(number, None);
                 kills += 1;
             }
-            let replica = start(number, &configuration, &bucket);
+            let replica = start(number, &configuration, store);
             balancer.set(number, Some(replica.address()));
             replicas.insert(number, replica);
-            drop(bucket.faults().take_seen());
+            store.forget_requests();
         }
     });
-    bucket.faults().at_random(seed, 0);
+    store.fail(seed, 0);
 
     let total = |count: fn(&Client) -> u64| clients.iter().map(count).sum::<u64>();
     println!(
@@ -190,29 +204,19 @@ fn replicas_that_are_killed_over_a_bucket_that_fails_lose_nothing_and_leave_noth
         skopeo.delete_all();
     }
     engines.iter().for_each(Engine::delete_all);
-    expect_bytes(&bucket, named.len());
+    expect_bytes(store, named.len());
     for client in &mut clients {
         client.expect_all(replicas[0].address());
         client.delete_all();
     }
-    expect_bytes(&bucket, 0);
-    println!("objects at the end: {:?}", folders(&bucket));
+    expect_bytes(store, 0);
+    println!("objects at the end: {:?}", store.folders());
     // Of an upload that was begun in the bucket and never recorded there are no parts.
-    until(|| bucket.parts_of_open_uploads() == 0);
+    until(|| store.parts_of_open_uploads() == 0);
     for replica in replicas {
         require_no_panic(&replica);
         assert!(replica.terminate().success());
     }
-}
-
-/// Returns how many objects each folder of the registry has.
-fn folders(bucket: &BucketServer) -> BTreeMap<String, usize> {
-    let mut folders = BTreeMap::new();
-    for key in bucket.keys_below("registry/") {
-        let folder = key.split('/').nth(1).unwrap_or_default().to_owned();
-        *folders.entry(folder).or_default() += 1;
-    }
-    folders
 }
 
 /// The longest blob that is kept in its record, in bytes.
@@ -237,23 +241,21 @@ fn require_no_panic(replica: &Server) {
 const PATIENCE: Duration = Duration::from_mins(6);
 
 /// Waits until the bucket has this many blobs in objects of their own.
-fn expect_bytes(bucket: &BucketServer, expected: usize) {
+fn expect_bytes(store: &Store, expected: usize) {
     let mut end = Instant::now() + PATIENCE;
     let mut fewest = usize::MAX;
     loop {
-        let found = bucket.keys_below("registry/bytes/");
-        if found.len() == expected {
+        let found = store.byte_strings();
+        if found == expected {
             return;
         }
-        if found.len() < fewest {
-            fewest = found.len();
+        if found < fewest {
+            fewest = found;
             end = Instant::now() + PATIENCE;
         }
         assert!(
             Instant::now() < end,
-            "{expected} blobs are named, and {} are there: {:?} …",
-            found.len(),
-            &found[..found.len().min(10)]
+            "{expected} blobs are named, and {found} are there"
         );
         thread::sleep(Duration::from_millis(100));
     }

@@ -322,7 +322,7 @@ impl RecordTransaction for Steps<'_> {
     }
 
     fn others_purge(&self) -> bool {
-        self.0.purges()
+        self.0.may_purge()
     }
 
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {

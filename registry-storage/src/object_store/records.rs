@@ -165,6 +165,11 @@ impl ObjectStoreBackend {
             let stored = self.get_record(key).await?;
             match &stored {
                 Some(stored) if stored.value == value => return Ok(Some(stored.version.clone())),
+                // It may be done still, or have been done and removed since: to write the same value again would bring its
+                // version back, which others may have read and compare with.
+                None if !was_refused && condition == Condition::Absent && self.may_purge() => {
+                    return Err(error);
+                }
                 // Two writers collided, and the store refused one of them without letting the other win.
                 _ if holds(&condition, stored.as_ref()) => {}
                 _ if was_refused => return Ok(None),
@@ -174,17 +179,19 @@ impl ObjectStoreBackend {
         Err(error)
     }
 
-    /// Returns whether this process removes records on condition. Others may do so too.
-    pub(super) fn purges(&self) -> bool {
-        self.single_writer.is_some() || self.deletes_on_condition()
+    /// Returns whether processes may remove records of this store. Another one may have found that the store keeps the condition of a
+    /// delete, and this one not.
+    pub(super) fn may_purge(&self) -> bool {
+        self.deleter.is_some() || self.decides_conditions()
     }
 
     /// Removes a record if it has this version, and returns whether it is gone. It is no harm if it stays, so a request that fails
-    /// is no failure, and one that was sent late changes nothing: no version comes back.
+    /// is no failure.
     pub(super) async fn purge_record(&self, key: &Key, version: &Version) -> Result<bool, Error> {
+        self.require_writer()?;
         let purged = match &self.single_writer {
-            Some(writer) => self.purge_alone(writer, key, version).await,
-            None => self.purge_on_condition(key, version).await,
+            Some(writer) if writer.decides() => self.purge_alone(writer, key, version).await,
+            _ => self.purge_on_condition(key, version).await,
         };
         Ok(purged.unwrap_or_else(|error| {
             let cause = std::error::Error::source(&error);
@@ -194,7 +201,7 @@ impl ObjectStoreBackend {
     }
 
     async fn purge_on_condition(&self, key: &Key, version: &Version) -> Result<bool, Error> {
-        let Some(deleter) = self.deleter.as_ref().filter(|_| self.purges()) else {
+        let Some(deleter) = self.deleter.as_ref().filter(|_| self.deletes_on_condition()) else {
             return Ok(false);
         };
         let path = self.path(key.as_str())?;

@@ -81,9 +81,9 @@ pub(crate) struct ProbedRecord {
     pub(crate) probes: u32,
     /// The address of the store, and the settings that it was tried with.
     pub(crate) store: String,
-    /// It deletes an object only if it has the version that was read.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) deletes_on_condition: bool,
+    /// It deletes an object only if it has the version that was read; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deletes_on_condition: Option<bool>,
     /// Probes of other processes had left objects, or were still running.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) has_leftovers: bool,

@@ -8,7 +8,7 @@ use super::edge::{contended, read_latest, require_child, rescue, write};
 use super::looks::{Looked, Looks};
 use super::quota::is_over_quota;
 use super::{Store, TRANSACTION_ATTEMPTS};
-use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
+use crate::backend::{Again, Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{BackReferenceRecord, BlobBytes, BlobRecord, GrantRecord, Stamp, state_of_size};
@@ -143,7 +143,12 @@ pub(super) async fn enter_grant(
 ) -> Result<Option<Version>, Error> {
     let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
     match enter(grant.state()) {
-        Enter::Published | Enter::Join => Ok(grant.version().cloned()),
+        Enter::Published => Ok(grant.version().cloned()),
+        Enter::Join => {
+            // Whoever stored it may have died before it looked.
+            refer_to(records, keys, now).await?;
+            Ok(grant.version().cloned())
+        }
         Enter::Rescue => rescue(records, &keys.grant, &grant, now).await.map(|_| None),
         Enter::Create => {
             // The back reference comes first: the collector finds a repository's grants through it.
@@ -157,12 +162,7 @@ pub(super) async fn enter_grant(
             let entered = write(records, &keys.grant, &pending, &[], grant.unchanged()).await?;
             if entered.is_some() {
                 // Another grant may have come and gone since there was none, and the back reference with it.
-                if records.others_purge()
-                    && grant.version().is_none()
-                    && !is_referred_to(records, keys).await?
-                {
-                    write_back_reference(records, keys, now).await?;
-                }
+                refer_to(records, keys, now).await?;
                 mark_changed(records, &keys.changed, now).await?;
             }
             Ok(entered)
@@ -170,9 +170,48 @@ pub(super) async fn enter_grant(
     }
 }
 
-async fn is_referred_to(records: &mut dyn RecordTransaction, keys: &GrantKeys) -> Result<bool, Error> {
+/// Writes the back reference of a Pending grant if it is not there, where others may have removed it.
+async fn refer_to(
+    records: &mut dyn RecordTransaction,
+    keys: &GrantKeys,
+    now: Timestamp,
+) -> Result<(), Error> {
+    if records.others_purge() && !is_referred_to(records, keys).await? {
+        write_back_reference(records, keys, now).await?;
+        mark_changed(records, &keys.changed, now).await?;
+    }
+    Ok(())
+}
+
+/// Returns whether the back reference of a grant is there.
+pub(super) async fn is_referred_to(
+    records: &mut dyn RecordTransaction,
+    keys: &GrantKeys,
+) -> Result<bool, Error> {
     let back_reference = records.stat(&keys.back_reference).await?;
     Ok(back_reference.is_some_and(|stat| state_of_size(stat.size) != State::Dead))
+}
+
+/// Writes the back references of grants that are Pending and have none: a push died before it looked.
+#[derive(Clone)]
+pub(super) struct ReferToPending(pub(super) Vec<GrantKeys>, pub(super) Timestamp);
+
+impl Transaction for ReferToPending {
+    type Output = ();
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        for keys in self.0 {
+            let grant = records.stat(&keys.grant).await?;
+            if grant.is_some_and(|grant| state_of_size(grant.size) == State::Pending) {
+                refer_to(records, &keys, self.1).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 async fn write_back_reference(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::super::error::{convert, may_have_happened};
+use super::super::answer::Answer;
 use super::{Probe, ProbeError, Promise, Write, value};
 use crate::backend::{Condition, Version};
 use crate::key::Key;
@@ -19,17 +19,24 @@ const ROUNDS_AT_ONCE: usize = 20;
 /// How long the races may take. A store that has writers wait for each other is not tried for longer.
 const RACES_LIMIT: Duration = Duration::from_secs(3);
 
-/// What the store did against its promise.
-type Found = &'static str;
+const FAILED: Found = Found::Undecided("a delete with a condition fails");
+
+/// What the store did against its promise, or why nothing can be said.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    Lie(&'static str),
+    Undecided(&'static str),
+}
 
 impl Probe<'_> {
-    /// Returns whether the store deletes an object only if it has the version that was read, also beside a writer.
+    /// Returns whether the store deletes an object only if it has the version that was read, also beside a writer; `None` if that
+    /// cannot be said, and is to be tried again.
     ///
     /// # Errors
-    /// [`ProbeError::Unanswered`] if that cannot be said: the store may be down.
-    pub(super) async fn keeps_condition_of_delete(&self) -> Result<bool, ProbeError> {
+    /// [`ProbeError::Unanswered`] if a request fails that is no delete.
+    pub(super) async fn keeps_condition_of_delete(&self) -> Result<Option<bool>, ProbeError> {
         if self.backend.deleter.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let mut found = self.delete_in_sequence().await?;
         let begun = Instant::now();
@@ -40,26 +47,39 @@ impl Probe<'_> {
             // Each goes on to its end: what came late would stay.
             let rounds = join_all(some.map(|round| self.race_of_delete(round))).await;
             for ended in rounds {
-                let lie = ended.unwrap_or_else(|error| {
+                let ended = ended.unwrap_or_else(|error| {
                     tracing::debug!(%error, cause = std::error::Error::source(&error), "a request of a race failed");
                     // rclone breaks off reads of what is being written.
-                    Some("requests fail that meet at one object")
+                    Some(Found::Undecided("requests fail that meet at one object"))
                 });
-                found = found.or(lie);
+                // A lie says more.
+                found = match found {
+                    Some(Found::Lie(_)) => found,
+                    _ => ended.or(found),
+                };
             }
-            if round < ROUNDS && begun.elapsed() > RACES_LIMIT {
-                found = found.or(Some(
-                    "it takes too long to find out whether it keeps the condition of a delete",
-                ));
+            if found.is_none() && round < ROUNDS && begun.elapsed() > RACES_LIMIT {
+                found = Some(Found::Undecided("it takes too long to find out"));
             }
         }
-        if let Some(found) = found {
-            tracing::info!(
-                found,
-                "the store does not keep the condition of a delete; some small objects stay that are deleted elsewhere"
-            );
-        }
-        Ok(found.is_none())
+        Ok(match found {
+            None => Some(true),
+            Some(Found::Lie(found)) => {
+                tracing::info!(
+                    found,
+                    "the store does not keep the condition of a delete; some small objects stay that are deleted elsewhere"
+                );
+                Some(false)
+            }
+            Some(Found::Undecided(found)) => {
+                tracing::info!(
+                    found,
+                    "whether the store keeps the condition of a delete cannot be said; some small objects stay until a later start \
+                     finds out"
+                );
+                None
+            }
+        })
     }
 
     async fn delete_in_sequence(&self) -> Result<Option<Found>, ProbeError> {
@@ -71,11 +91,11 @@ impl Probe<'_> {
             .must_write(PROMISE, &key, &value(), &Condition::Matches(stale.clone()))
             .await?;
         match self.delete_if(&key, &stale).await? {
-            Delete::Unknown => return Ok(Some("it refuses deletes with a condition")),
+            Delete::Unknown => return Ok(Some(Found::Lie("it refuses deletes with a condition"))),
+            Delete::Failed => return Ok(Some(FAILED)),
             Delete::Gone => {
-                return Ok(Some(
-                    "it deleted a newer version than the one that `If-Match` named",
-                ));
+                let found = "it deleted a newer version than the one that `If-Match` named";
+                return Ok(Some(Found::Lie(found)));
             }
             Delete::Refused => {}
         }
@@ -84,13 +104,17 @@ impl Probe<'_> {
             .await?
             .is_none_or(|read| read.version != current)
         {
-            return Ok(Some("it refused a delete and deleted the object all the same"));
+            return Ok(Some(Found::Lie(
+                "it refused a delete and deleted the object all the same",
+            )));
         }
-        let is_gone = self.delete_if(&key, &current).await? == Delete::Gone;
-        match is_gone && self.read(PROMISE, &key).await?.is_none() {
-            true => Ok(None),
-            false => Ok(Some("it did not delete the version that `If-Match` named")),
-        }
+        let deleted = self.delete_if(&key, &current).await?;
+        let is_gone = self.read(PROMISE, &key).await?.is_none();
+        Ok(match deleted {
+            Delete::Gone if is_gone => None,
+            Delete::Failed => Some(FAILED),
+            _ => Some(Found::Lie("it did not delete the version that `If-Match` named")),
+        })
     }
 
     /// Replaces a version of an object and deletes it at once.
@@ -111,16 +135,17 @@ impl Probe<'_> {
         };
         let read = self.read(PROMISE, &key).await?;
         Ok(match (written?, deleted?) {
-            (Write::Won(_), Delete::Gone) => Some(
+            (Write::Won(_), Delete::Gone) => Some(Found::Lie(
                 "it replaced a version of an object and deleted it, at once, and said that both were done",
-            ),
-            (Write::Won(_), _) if read.as_ref().is_none_or(|read| read.value != value) => {
-                Some("an object is gone that was replaced beside a delete which was refused")
-            }
-            (Write::Refused, Delete::Gone) if read.is_some() => {
-                Some("an object is there that was deleted beside a write which was refused")
-            }
-            (_, Delete::Unknown) => Some("it refuses some deletes with a condition"),
+            )),
+            (Write::Won(_), _) if read.as_ref().is_none_or(|read| read.value != value) => Some(Found::Lie(
+                "an object is gone that was replaced beside a delete which was refused",
+            )),
+            (Write::Refused, Delete::Gone) if read.is_some() => Some(Found::Lie(
+                "an object is there that was deleted beside a write which was refused",
+            )),
+            (_, Delete::Unknown) => Some(Found::Lie("it refuses some deletes with a condition")),
+            (_, Delete::Failed) => Some(FAILED),
             _ => None,
         })
     }
@@ -135,10 +160,13 @@ impl Probe<'_> {
         match self.backend.run(0, deleting).await {
             Ok(true) => Ok(Delete::Gone),
             Ok(false) => Ok(Delete::Refused),
-            Err(error) if may_have_happened(&error) => Err(unanswered(convert(error))),
             Err(error) => {
-                tracing::debug!(%error, "the store does not know deletes with a condition");
-                Ok(Delete::Unknown)
+                tracing::debug!(%error, "a delete with a condition failed");
+                let status = Answer::of(&error).map(|answer| answer.status);
+                Ok(match status {
+                    Some(400 | 405 | 501) => Delete::Unknown,
+                    _ => Delete::Failed,
+                })
             }
         }
     }
@@ -152,4 +180,6 @@ enum Delete {
     Refused,
     /// The store does not know such a delete.
     Unknown,
+    /// Not at all, or with a failure that may pass.
+    Failed,
 }

@@ -66,10 +66,13 @@ impl ObjectStoreBackend {
         if record.probes != PROBES || !(keeps_all || keeps_enough) {
             return Ok(false);
         }
+        if keeps_all && self.deleter.is_some() && record.deletes_on_condition.is_none() {
+            return Ok(false);
+        }
         self.set_decides_conditions(!keeps_all);
-        self.set_deletes_on_condition(record.deletes_on_condition);
+        self.set_deletes_on_condition(record.deletes_on_condition == Some(true));
         if record.has_leftovers && now.0.saturating_sub(record.stamp.written.0) > LEFTOVER_AGE_MILLIS {
-            self.note_probed(now).await?;
+            self.note_probed(record.deletes_on_condition, now).await?;
         }
         Ok(true)
     }
@@ -95,9 +98,13 @@ impl ObjectStoreBackend {
     pub async fn probe_promises(&self, now: Timestamp) -> Result<(), ProbeError> {
         self.set_decides_conditions(false);
         self.set_deletes_on_condition(false);
+        let mut deletes_on_condition = None;
         let probe = Probe::new(self, now);
         match probe.try_within_limit(probe.run()).await {
-            Ok(deletes_on_condition) => self.set_deletes_on_condition(deletes_on_condition),
+            Ok(kept) => {
+                deletes_on_condition = kept;
+                self.set_deletes_on_condition(kept == Some(true));
+            }
             Err(ProbeError::Broken { promise, found })
                 if self.single_writer.is_some() && promise.is_about_conditions() =>
             {
@@ -112,7 +119,7 @@ impl ObjectStoreBackend {
             }
             Err(error) => return Err(error),
         }
-        let noted = self.note_probed(now).await;
+        let noted = self.note_probed(deletes_on_condition, now).await;
         noted.map_err(|error| ProbeError::Unanswered(Promise::Create, error))
     }
 
@@ -140,14 +147,14 @@ impl ObjectStoreBackend {
     }
 
     /// Removes old leftovers, and writes the record.
-    async fn note_probed(&self, now: Timestamp) -> Result<(), Error> {
+    async fn note_probed(&self, deletes_on_condition: Option<bool>, now: Timestamp) -> Result<(), Error> {
         let record = ProbedRecord {
             probes: PROBES,
             store: match self.decides_conditions() {
                 true => self.address_of_single_writer(),
                 false => self.address.to_string(),
             },
-            deletes_on_condition: self.deletes_on_condition(),
+            deletes_on_condition,
             has_leftovers: self.remove_leftovers(now).await?,
             stamp: Stamp::new(now),
         };
@@ -232,7 +239,7 @@ impl<'a> Probe<'a> {
     }
 
     /// Tries everything. What one writer needs comes first: its errors are the clearest. Returns whether deletes keep conditions.
-    async fn run(&self) -> Result<bool, ProbeError> {
+    async fn run(&self) -> Result<Option<bool>, ProbeError> {
         self.create().await?;
         self.update().await?;
         self.versions().await?;

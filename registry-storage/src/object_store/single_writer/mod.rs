@@ -237,7 +237,8 @@ impl ObjectStoreBackend {
         writer.alone(key, put).await
     }
 
-    /// As [`purge_record`](Self::purge_record), which the only writer calls: nobody else writes between the look and the delete.
+    /// As [`purge_record`](Self::purge_record), which the only writer calls and which decides conditions: nobody else writes between the
+    /// look and the delete.
     pub(super) async fn purge_alone(
         &self,
         writer: &SingleWriter,
@@ -247,11 +248,14 @@ impl ObjectStoreBackend {
         let store = self.unguarded();
         let (key, version) = (key.clone(), version.clone());
         let purged = key.clone();
+        let lease = Arc::clone(&writer.lease);
         let purge = async move {
             let stored = store.get_record(&purged).await?;
             if stored.is_some_and(|stored| stored.version != version) {
                 return Ok(false);
             }
+            // It may have slept since, and another process has the store.
+            lease.require()?;
             store.delete_object(&store.path(purged.as_str())?).await?;
             Ok(true)
         };

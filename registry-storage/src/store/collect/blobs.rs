@@ -158,6 +158,12 @@ impl<B: Backend> Store<B> {
         report: &mut CollectReport,
         observer: &dyn MaintenanceObserver,
     ) -> Result<(), Error> {
+        if pass
+            .after()
+            .is_some_and(|after| after.after(&Key::blobs()).is_none())
+        {
+            return self.pass_over_tombstones(cycle, pass, observer).await;
+        }
         let mut pages = Pages::after(Key::blobs(), pass.after().cloned());
         let mut granted: Option<Key> = None;
         let mut listed = 0;
@@ -168,6 +174,7 @@ impl<B: Backend> Store<B> {
             listed += page.len() as u64;
             observer.step(Step::Records, listed, None);
             self.purge_tombstones(cycle, &page).await?;
+            self.refer_to_pending(cycle, &page).await?;
             let mut undecided = Vec::new();
             for entry in page {
                 let state = state_of_size(entry.size);

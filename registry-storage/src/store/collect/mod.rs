@@ -13,6 +13,8 @@ mod grants;
 mod manifests;
 mod pass;
 mod retention;
+#[cfg(test)]
+mod tests;
 mod tombstones;
 
 use std::time::Duration;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use registry_core::{Error, Timestamp};
+use registry_core::{Error, RepositoryName, Timestamp};
 
 use super::cycle::Cycle;
 use super::grants::EndGrants;
@@ -19,12 +19,12 @@ use crate::observer::{MaintenanceObserver, Step};
 use crate::pages::Pages;
 use crate::record::{state_of_size, written};
 use crate::store::Store;
-use crate::store::mount::GrantKeys;
+use crate::store::mount::{GrantKeys, ReferToPending};
 
 /// How many are removed in one transaction.
 const TOMBSTONES_PER_TRANSACTION: usize = 64;
 
-/// How long a record stays Dead, unless it was removed at once: a delete of a manifest that was cut off is ended from its record.
+/// How long a record stays Dead, unless it was removed at once.
 const TOMBSTONE_AGE: Duration = Duration::from_hours(24);
 
 /// The folders with such records, besides that of the blobs, which comes before them.
@@ -95,6 +95,22 @@ impl<B: Backend> Store<B> {
         let purging = stream::iter(purging).buffer_unordered(self.parallel_transactions());
         purging.try_collect().await
     }
+
+    /// Has the collector find the grants of a page that are Pending.
+    pub(super) async fn refer_to_pending(&self, cycle: &Cycle, page: &[RecordEntry]) -> Result<(), Error> {
+        let is_pending = |entry: &&RecordEntry| state_of_size(entry.size) == State::Pending;
+        let pending = page.iter().filter(is_pending);
+        let pending = pending.filter_map(|entry| match KeyKind::of(&entry.key) {
+            Some(KeyKind::Grant(repository, digest)) => Some(GrantKeys::new(&repository, &digest)),
+            _ => None,
+        });
+        let pending: Vec<GrantKeys> = pending.collect();
+        if pending.is_empty() || cycle.is_dry_run {
+            return Ok(());
+        }
+        let refer = ReferToPending(pending, self.clock.now());
+        self.backend.transact(Durability::Deferred, refer).await
+    }
 }
 
 /// Removes records that are still Dead.
@@ -120,6 +136,8 @@ impl Transaction for PurgeTombstones {
                     let keys = GrantKeys::new(&repository, &digest);
                     EndGrants(vec![keys], self.1).run(records).await?;
                 }
+                // A delete that was cut off is ended from its Dead record.
+                Some(KeyKind::Manifest(repository, _)) if has_deletes(records, &repository).await? => {}
                 Some(_) => {
                     let Some(stored) = records.get(&key).await? else {
                         continue;
@@ -135,4 +153,13 @@ impl Transaction for PurgeTombstones {
         }
         Ok(())
     }
+}
+
+/// Returns whether deletes in a repository are in progress, or were cut off.
+async fn has_deletes(
+    records: &mut dyn RecordTransaction,
+    repository: &RepositoryName,
+) -> Result<bool, Error> {
+    let deletes = records.list(&Key::deletes_of(repository), None, 1).await?;
+    Ok(!deletes.is_empty())
 }

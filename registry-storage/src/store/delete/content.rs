@@ -16,7 +16,7 @@ use crate::record::{
 use crate::store::TRANSACTION_ATTEMPTS;
 use crate::store::collect::{mark_changed, write_candidates};
 use crate::store::edge::{Found, Stateful as _, contended, read_latest, rescue, write};
-use crate::store::mount::GrantKeys;
+use crate::store::mount::{GrantKeys, is_referred_to};
 use crate::store::steps::{Counted, KEYS_PER_PAGE, Step};
 use crate::store::undelete::Keep;
 
@@ -99,21 +99,40 @@ pub(in crate::store) async fn kill_grant(
         return Ok(false);
     };
     // A push that found no grant writes its own only after the record is gone, and then looks for the back reference.
-    if let Some(VersionedRecord { value, version, .. }) = back_reference
-        && !records.purge_if(&keys.back_reference, &version).await?
-        && state_of_size(value.len() as u64) != State::Dead
-    {
-        // The store removes nothing. The listing shows to the collector that it need not read the grant.
-        let dead = BackReferenceRecord {
-            state: State::Dead,
-            tag: None,
-            stamp: Stamp::new(now),
-        };
-        let condition = Condition::Matches(version);
-        write(records, &keys.back_reference, &dead, &[], condition).await?;
+    let is_removed = match back_reference {
+        Some(back_reference) => remove_back_reference(records, keys, back_reference, now).await?,
+        None => false,
+    };
+    // Another process may have removed the grant that was read, and a push may have written the back reference for its own. It does
+    // not look for it again before this record is gone.
+    if is_removed || !is_referred_to(records, keys).await? {
+        records.purge_if(&keys.grant, &dead).await?;
     }
-    records.purge_if(&keys.grant, &dead).await?;
     Ok(true)
+}
+
+/// Removes a back reference as it was read, or makes it Dead where the store removes nothing: the listing shows to the collector then
+/// that it need not read the grant. Returns `false` if it was written since.
+async fn remove_back_reference(
+    records: &mut dyn RecordTransaction,
+    keys: &GrantKeys,
+    read: VersionedRecord,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    if records.purge_if(&keys.back_reference, &read.version).await? {
+        return Ok(true);
+    }
+    if state_of_size(read.value.len() as u64) == State::Dead {
+        return Ok(false);
+    }
+    let dead = BackReferenceRecord {
+        state: State::Dead,
+        tag: None,
+        stamp: Stamp::new(now),
+    };
+    let condition = Condition::Matches(read.version);
+    let written = write(records, &keys.back_reference, &dead, &[], condition).await?;
+    Ok(written.is_some())
 }
 
 /// Deletes a manifest and its tags, in as many transactions as the tags take.
@@ -318,6 +337,8 @@ impl DeleteManifest {
                 Err(Outcome::Changed)
             }
             (state, Some(_), Some(_)) if delete(state) => Ok(Stage::Check(manifest, None)),
+            // What was Dead came back since, as a push that is in progress or was refused: its tags of before name nothing.
+            (State::Absent | State::Pending, ..) if self.is_end => Ok(Stage::Stale(None)),
             _ => Err(Outcome::Absent),
         })
     }
@@ -405,7 +426,7 @@ impl DeleteManifest {
         })
     }
 
-    /// Deletes tags that name the manifest, which is the `dead` record; `None` if it exists. Returns the last back reference of
+    /// Deletes tags that name the manifest, which is the `dead` record; `None` if it is another one, or gone. Returns the last back reference of
     /// the page that was read.
     async fn write_tag_tombstones(
         &self,
@@ -434,10 +455,13 @@ impl DeleteManifest {
             )
             .await?;
             // A push of this manifest writes the back reference after it saw the manifest Live. While the manifest is
-            // still the dead record, every such push either wrote it before, and will find the manifest dead, or has
-            // yet to write it.
-            let Some(dead) = dead else { continue };
-            let still_dead = read_latest::<ManifestRecord>(records, &self.key).await?.is(dead);
+            // still the dead record, or none, every such push either wrote it before, and will find the manifest dead, or
+            // has yet to write it.
+            let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
+            let still_dead = match dead {
+                Some(dead) => manifest.is(dead),
+                None => manifest.state() == State::Absent,
+            };
             if let Some(version) = back_reference.version().filter(|_| still_dead) {
                 records.purge_if(&entry.key, version).await?;
             }

@@ -56,6 +56,8 @@ pub(super) enum Lie {
     IsDown,
     /// Knows no delete with a condition, which is allowed.
     NoConditionalDeletes,
+    /// Answers 500 to each delete with a condition.
+    FailsConditionalDeletes,
     /// Deletes whatever the condition says.
     DeletesAnyVersion,
     StoresNothingOfARefusedDelete,
@@ -82,6 +84,12 @@ impl DeleteIf for LyingDeletes {
     async fn delete_if(&self, location: &Path, version: &Version) -> Result<bool> {
         match self.lie {
             Lie::NoConditionalDeletes => return Err(not_implemented()),
+            Lie::FailsConditionalDeletes => {
+                return Err(Error::Generic {
+                    store: "liar",
+                    source: "Server returned non-2xx status code: 500 Internal Server Error: ".into(),
+                });
+            }
             Lie::DeletesAnyVersion => {
                 self.inner.delete(location).await?;
                 return Ok(true);
