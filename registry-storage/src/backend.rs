@@ -146,6 +146,11 @@ pub trait RecordTransaction: Send {
         true
     }
 
+    /// Returns whether [`purge_if`](Self::purge_if) removes records.
+    fn purges(&self) -> bool {
+        true
+    }
+
     /// Removes a record, whatever its version. Its key is never written again.
     ///
     /// # Errors

@@ -23,8 +23,9 @@ use crate::support::world::{World, world};
 const DAY: Duration = Duration::from_hours(24);
 const LARGE: usize = 20_000;
 
-/// The size of a record modulo 8 that is Dead.
+/// The size of a record modulo 8 that is Dead, and of one that is Live.
 const DEAD: usize = 4;
+const LIVE: usize = 2;
 
 async fn purging(double: &S3Double) -> ObjectStoreBackend {
     let backend = double.backend("p").unwrap();
@@ -225,6 +226,7 @@ async fn no_grant_is_left_that_the_collector_does_not_find() {
     let content = bytes::Bytes::from(vec![7; LARGE]);
     let grant = Key::grant(&digest(&content), &name("a"));
     let back_reference = Key::repository_blob(&name("a"), &digest(&content));
+    let mut grants = 0;
     for seed in 0..500 {
         let world = world(ObjectStoreBackend::memory(), None);
         let backend = world.store.backend();
@@ -246,13 +248,17 @@ async fn no_grant_is_left_that_the_collector_does_not_find() {
         // The push may be refused, because others are at the same records.
         let (one, other, pushed) = tokio::join!(cycle(), cycle(), commit);
         let ended = (one.is_ok(), other.is_ok(), pushed.is_ok());
-        let has_grant = backend.get(&grant).await.unwrap().is_some();
-        if has_grant {
-            let found = backend.get(&back_reference).await.unwrap();
-            assert!(found.is_some(), "seed {seed}: {ended:?}");
+        let state = async |key: &Key| {
+            let found = backend.get(key).await.unwrap();
+            found.map(|found| found.value.len() % 8)
+        };
+        if !matches!(state(&grant).await, None | Some(DEAD)) {
+            grants += 1;
+            assert_eq!(state(&back_reference).await, Some(LIVE), "seed {seed}: {ended:?}");
         }
         world.assert_sound(&format!("seed {seed}")).await;
     }
+    assert!(grants > 400, "{grants}");
 }
 
 /// A server is killed in the middle of a delete, and the pass over tombstones comes before the sweeper to what it left, perhaps after a
@@ -295,6 +301,9 @@ async fn a_delete_that_was_cut_off_is_ended_whatever_comes_first() {
                 is_there,
                 "cut {cuts} {has_push}: {tags:?}"
             );
+            let referrers = Key::all_referrers(&name("a"));
+            let referrers = backend.list(&referrers, None, 10).await.unwrap();
+            assert_eq!(!referrers.is_empty(), is_there, "cut {cuts} {has_push}");
         }
     }
 }

@@ -101,6 +101,8 @@ pub struct ObjectStoreBackend {
     is_memory: bool,
     /// What can ask the store for deletes on condition.
     deleter: Option<Arc<dyn DeleteIf>>,
+    /// The version of an object is a hash of its content, so it comes back with the same content.
+    versions_are_hashes: bool,
     /// Whether the store was found to keep the condition of a delete.
     deletes_on_condition: Arc<AtomicBool>,
     /// The prefix of all keys: empty, or folders that end with a slash.
@@ -190,6 +192,7 @@ impl ObjectStoreBackend {
             patience: waits.then_some(REQUEST_TIMEOUT),
             is_memory,
             deleter: None,
+            versions_are_hashes: false,
             deletes_on_condition: Arc::default(),
             root,
             address,
@@ -259,6 +262,13 @@ impl ObjectStoreBackend {
         self
     }
 
+    /// Declares that the version of an object is a hash of its content.
+    #[cfg(feature = "s3")]
+    pub(crate) const fn with_hashes_as_versions(mut self) -> Self {
+        self.versions_are_hashes = true;
+        self
+    }
+
     /// Sets where the store is, without secrets.
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     fn at(mut self, address: String) -> Self {
@@ -323,6 +333,10 @@ impl RecordTransaction for Steps<'_> {
 
     fn others_purge(&self) -> bool {
         self.0.may_purge()
+    }
+
+    fn purges(&self) -> bool {
+        self.0.purges()
     }
 
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {

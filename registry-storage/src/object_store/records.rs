@@ -11,6 +11,7 @@ use object_store::{Error as StoreError, GetOptions, GetRange, ObjectMeta, PutMod
 use registry_core::{Error, ErrorCode};
 
 use super::ObjectStoreBackend;
+use super::answer::Answer;
 use super::cache::recent_records::WriteMark;
 use super::error::{convert, failure, is_absent, may_have_happened};
 use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
@@ -18,6 +19,16 @@ use crate::key::Key;
 
 /// How long to wait, in milliseconds, before each attempt of a write whose condition still holds after it failed.
 pub(super) const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
+
+/// The folders of records that are removed on condition of their version.
+const PURGED_FOLDERS: [&str; 6] = [
+    "blobs/",
+    "catalog/",
+    "collector/repositories/",
+    "pulled/",
+    "repositories/",
+    "usage/",
+];
 
 /// How long to wait, in milliseconds, before each attempt of a read that got no version, or not all of the value. rclone breaks
 /// off two of three reads beside an overwrite, and some give `""` as the version.
@@ -148,26 +159,28 @@ impl ObjectStoreBackend {
             let request = self
                 .store
                 .put_opts(&path, value.clone().into(), mode.clone().into());
-            let was_refused;
-            (error, was_refused) = match self.run(value.len(), request).await {
+            let (was_refused, is_conflict);
+            (error, was_refused, is_conflict) = match self.run(value.len(), request).await {
                 Ok(result) => match to_version(result.e_tag, result.version) {
                     Some(version) => return Ok(Some(version)),
                     // It was written, and the store's answer to a read has a version.
-                    None => (no_version(), false),
+                    None => (no_version(), false, false),
                 },
                 Err(error @ StoreError::AlreadyExists { .. }) if condition == Condition::Absent => {
-                    (collision(&error), true)
+                    (collision(&error), true, is_conflict_of_writers(&error))
                 }
-                Err(error @ StoreError::Precondition { .. }) => (collision(&error), true),
-                Err(error) if may_have_happened(&error) => (convert(error), false),
+                Err(error @ StoreError::Precondition { .. }) => (collision(&error), true, false),
+                Err(error) if may_have_happened(&error) => (convert(error), false, false),
                 Err(error) => return Err(convert(error)),
             };
             let stored = self.get_record(key).await?;
             match &stored {
                 Some(stored) if stored.value == value => return Ok(Some(stored.version.clone())),
-                // It may be done still, or have been done and removed since: to write the same value again would bring its
-                // version back, which others may have read and compare with.
-                None if !was_refused && condition == Condition::Absent && self.may_purge() => {
+                // It may be done still, or have been done, and removed or replaced since.
+                _ if !is_conflict
+                    && holds(&condition, stored.as_ref())
+                    && self.brings_back(key, &condition) =>
+                {
                     return Err(error);
                 }
                 // Two writers collided, and the store refused one of them without letting the other win.
@@ -185,11 +198,29 @@ impl ObjectStoreBackend {
         self.deleter.is_some() || self.decides_conditions()
     }
 
+    /// Returns whether this process removes records on condition.
+    pub(super) fn purges(&self) -> bool {
+        self.deletes_on_condition() || self.decides_conditions()
+    }
+
+    /// Returns whether a write of the same value, after one whose outcome is not known, may bring back a version that others have read
+    /// and compare with, because the record was removed since. Nobody reads the version of what has a key of its own.
+    fn brings_back(&self, key: &Key, condition: &Condition) -> bool {
+        let key = key.as_str();
+        let is_repeated = match condition {
+            Condition::Absent => PURGED_FOLDERS.iter().any(|folder| key.starts_with(folder)),
+            // Back references.
+            Condition::Any => key.contains("/!/blobs/") || key.contains("/!/tagged/"),
+            Condition::Matches(_) => false,
+        };
+        self.versions_are_hashes && self.may_purge() && is_repeated
+    }
+
     /// Removes a record if it has this version, and returns whether it is gone. It is no harm if it stays, so a request that fails
     /// is no failure.
     pub(super) async fn purge_record(&self, key: &Key, version: &Version) -> Result<bool, Error> {
-        self.require_writer()?;
         let purged = match &self.single_writer {
+            _ if self.require_writer().is_err() => return Ok(false),
             Some(writer) if writer.decides() => self.purge_alone(writer, key, version).await,
             _ => self.purge_on_condition(key, version).await,
         };
@@ -303,6 +334,11 @@ struct NoVersion;
 /// Some stores give no entity tag beside an overwrite, so it may pass.
 pub(super) fn no_version() -> Error {
     Error::from(ErrorCode::Unavailable).with_cause(NoVersion)
+}
+
+/// Returns whether two writers met, and the store let neither of them win.
+fn is_conflict_of_writers(error: &StoreError) -> bool {
+    Answer::of(error).is_some_and(|answer| answer.status == 409)
 }
 
 /// A write that the store refused because of another one, which cannot be seen.

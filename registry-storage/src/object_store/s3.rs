@@ -152,7 +152,7 @@ impl ObjectStoreBackend {
         let backend = Self::new(store, prefix)?.at(address);
         let mut backend = backend.with_signer(Arc::new(signer), as_octets());
         if let Some(deletes) = deletes {
-            backend = backend.deleting_by(deletes);
+            backend = backend.deleting_by(deletes).with_hashes_as_versions();
         }
         Ok(match options.part_size {
             Some(size) => backend.with_part_size(size),

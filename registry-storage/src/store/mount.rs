@@ -204,6 +204,9 @@ impl Transaction for ReferToPending {
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        if !records.others_purge() {
+            return Ok(());
+        }
         for keys in self.0 {
             let grant = records.stat(&keys.grant).await?;
             if grant.is_some_and(|grant| state_of_size(grant.size) == State::Pending) {

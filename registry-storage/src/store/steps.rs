@@ -80,6 +80,10 @@ impl RecordTransaction for Counted<'_> {
         self.records.others_purge()
     }
 
+    fn purges(&self) -> bool {
+        self.records.purges()
+    }
+
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {
         self.count(0);
         self.records.purge_if(key, version).await

@@ -269,6 +269,10 @@ impl RecordTransaction for FaultyRecords<'_> {
         self.inner.others_purge()
     }
 
+    fn purges(&self) -> bool {
+        self.inner.purges()
+    }
+
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {
         self.plan.call(self.inner.purge_if(key, version)).await
     }

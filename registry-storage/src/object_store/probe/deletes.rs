@@ -67,15 +67,15 @@ impl Probe<'_> {
             Some(Found::Lie(found)) => {
                 tracing::info!(
                     found,
-                    "the store does not keep the condition of a delete; some small objects stay that are deleted elsewhere"
+                    "the store does not keep the condition of a delete, so small records of what was deleted stay"
                 );
                 Some(false)
             }
             Some(Found::Undecided(found)) => {
                 tracing::info!(
                     found,
-                    "whether the store keeps the condition of a delete cannot be said; some small objects stay until a later start \
-                     finds out"
+                    "whether the store keeps the condition of a delete cannot be said yet, so small records of what was \
+                     deleted stay; a start a day later tries again"
                 );
                 None
             }

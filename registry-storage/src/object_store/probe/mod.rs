@@ -50,7 +50,8 @@ const LEFTOVERS_AT_ONCE: usize = 1000;
 
 impl ObjectStoreBackend {
     /// Returns whether a probe was passed with this address and these settings, which takes one read. Removes what
-    /// killed probes left a day ago or longer, if the record says that there is something.
+    /// killed probes left a day ago or longer, if the record says that there is something, and tries deletes on condition again if
+    /// they were undecided a day ago.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -66,13 +67,20 @@ impl ObjectStoreBackend {
         if record.probes != PROBES || !(keeps_all || keeps_enough) {
             return Ok(false);
         }
-        if keeps_all && self.deleter.is_some() && record.deletes_on_condition.is_none() {
-            return Ok(false);
-        }
         self.set_decides_conditions(!keeps_all);
         self.set_deletes_on_condition(record.deletes_on_condition == Some(true));
-        if record.has_leftovers && now.0.saturating_sub(record.stamp.written.0) > LEFTOVER_AGE_MILLIS {
-            self.note_probed(record.deletes_on_condition, now).await?;
+        let mut deletes_on_condition = record.deletes_on_condition;
+        let is_old = now.0.saturating_sub(record.stamp.written.0) > LEFTOVER_AGE_MILLIS;
+        let is_undecided = keeps_all && self.deleter.is_some() && deletes_on_condition.is_none();
+        if is_undecided && is_old {
+            let probe = Probe::new(self, now);
+            let tried = probe.try_within_limit(probe.keeps_condition_of_delete()).await;
+            // It is of use, and not needed.
+            deletes_on_condition = tried.unwrap_or_default();
+            self.set_deletes_on_condition(deletes_on_condition == Some(true));
+        }
+        if is_old && (record.has_leftovers || is_undecided) {
+            self.note_probed(deletes_on_condition, now).await?;
         }
         Ok(true)
     }

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use super::grants::EndGrants;
 use crate::backend::{
-    Backend, Condition, Durability, Part, RecordEntry, RecordTransaction, StagedBytes, Stat, Transaction,
-    Version, VersionedRecord,
+    Backend as _, Condition, Durability, Part, RecordEntry, RecordTransaction, StagedBytes, Stat,
+    Transaction, Version, VersionedRecord,
 };
 use crate::chain::State;
 use crate::object_store::ObjectStoreBackend;
@@ -92,6 +92,10 @@ impl RecordTransaction for StoppedRecords<'_> {
         self.records.others_purge()
     }
 
+    fn purges(&self) -> bool {
+        self.records.purges()
+    }
+
     async fn purge_if(&mut self, key: &crate::Key, version: &Version) -> Result<bool, Error> {
         self.call().await.purge_if(key, version).await
     }
@@ -137,13 +141,11 @@ async fn a_grant_that_is_gone_is_removed_after_what_refers_to_it() {
     );
     let end = || EndGrants(vec![keys.clone()], Timestamp(9));
     // The back reference is written, and the push dies before the grant.
-    let (killed, resume) = stopped(Enter(keys.clone()), 3);
-    drop(resume);
-    let killed = tokio::spawn({
-        let backend = backend.clone();
-        async move { backend.transact(Durability::Synced, killed).await.is_ok() }
-    });
-    assert!(killed.await.is_err());
+    {
+        let (killed, _resume) = stopped(Enter(keys.clone()), 3);
+        let mut killed = pin!(backend.transact(Durability::Synced, killed));
+        assert!(poll!(&mut killed).is_pending());
+    }
 
     let (other, resume_other) = stopped(end(), 2);
     let mut other = pin!(backend.transact(Durability::Synced, other));

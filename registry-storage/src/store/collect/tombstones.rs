@@ -125,7 +125,7 @@ impl Transaction for PurgeTombstones {
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        if !records.others_purge() {
+        if !records.purges() {
             return Ok(());
         }
         for key in self.0 {

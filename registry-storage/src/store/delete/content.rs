@@ -422,7 +422,13 @@ impl DeleteManifest {
                 };
                 Stage::Purge(dead, None)
             }
-            None => Stage::Read,
+            None => {
+                // The sweeper may have ended a delete that took an hour, and removed its note.
+                if let Some(note) = self.note.take() {
+                    records.remove(&note).await?;
+                }
+                Stage::Read
+            }
         })
     }
 

@@ -427,6 +427,10 @@ impl RecordTransaction for Ledger<'_> {
         self.records.others_purge()
     }
 
+    fn purges(&self) -> bool {
+        self.records.purges()
+    }
+
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<bool, Error> {
         self.records.purge_if(key, version).await
     }

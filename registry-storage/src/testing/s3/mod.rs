@@ -206,7 +206,7 @@ pub fn backend_at(
         .expect("the address of a server");
     let mut backend = ObjectStoreBackend::new(store.clone(), prefix)?;
     if let Some(deletes) = ConditionalDeletes::signed(Arc::new(store.clone()), &connector) {
-        backend = backend.deleting_by(deletes);
+        backend = backend.deleting_by(deletes).with_hashes_as_versions();
     }
     Ok(backend.with_signer(Arc::new(store), SignedUrlOptions::new()))
 }

@@ -79,7 +79,7 @@ pub(crate) struct S3 {
     pub(crate) single_writer: bool,
     /// The service deletes an object only if it is as it was read (`If-Match` of a `DELETE`), also beside a writer, so that deleted
     /// content leaves no records. A probe tries it, but may miss a service that looks first and deletes afterwards: set it only if the
-    /// maker says so. Without it, only Amazon's own hosts are tried.
+    /// maker says so. `false` tries none. By default, only Amazon's own hosts are tried.
     #[serde(rename = "conditionaldeletes")]
     pub(crate) conditional_deletes: Option<bool>,
     /// The size of a part of a copy.

@@ -139,18 +139,21 @@ async fn deletes_are_on_condition_only_if_the_store_keeps_it() {
         let (backend, _) = backend(lie);
         backend.probe_promises(NOW).await.unwrap();
         assert_eq!(backend.deletes_on_condition(), expected == Some(true), "{lie:?}");
-        // The next start knows it, or tries again.
+        // The next start knows it.
         backend.set_deletes_on_condition(expected == Some(false));
-        assert_eq!(
-            backend.was_probed(NOW).await.unwrap(),
-            expected.is_some(),
-            "{lie:?}"
-        );
-        if let Some(expected) = expected {
-            assert_eq!(backend.deletes_on_condition(), expected, "{lie:?}");
-        }
+        assert!(backend.was_probed(NOW).await.unwrap(), "{lie:?}");
+        assert_eq!(backend.deletes_on_condition(), expected == Some(true), "{lie:?}");
         assert_eq!(keys(&backend).await, ["probed/store"], "{lie:?}");
     }
+    // What was undecided is tried again.
+    let (failing, memory) = backend(Lie::FailsConditionalDeletes);
+    failing.probe_promises(NOW).await.unwrap();
+    let honest = failing.deleting_by(memory);
+    let later = Timestamp(NOW.0 + 2 * DAY);
+    assert!(honest.was_probed(NOW).await.unwrap() && !honest.deletes_on_condition());
+    assert!(honest.was_probed(later).await.unwrap() && honest.deletes_on_condition());
+    honest.set_deletes_on_condition(false);
+    assert!(honest.was_probed(later).await.unwrap() && honest.deletes_on_condition());
     let (backend, _) = backend(Lie::None);
     let backend = ObjectStoreBackend {
         deleter: None,
