@@ -307,3 +307,27 @@ async fn a_delete_that_was_cut_off_is_ended_whatever_comes_first() {
         }
     }
 }
+
+/// A process dies at any call of the cycles that remove a blob: its bytes do not wait for the weekly sweep of everything.
+#[tokio::test]
+async fn a_cycle_that_is_cut_off_leaves_no_bytes() {
+    for cut in 0..400 {
+        let world = world(ObjectStoreBackend::memory(), None);
+        let backend = world.store.backend();
+        world.sweep().await;
+        push_blob(world.storage(), "a", &vec![7; LARGE].into()).await;
+        let options = CollectOptions::new().grace(Duration::ZERO);
+        let at = backend.calls() + cut;
+        backend.fault_at(at, Fault::Fail);
+        for _ in 0..8 {
+            let _ended = world.store.collect(&options, &()).await;
+        }
+        if backend.calls() <= at {
+            assert!(cut > 50, "{cut}");
+            return;
+        }
+        world.sweep().await;
+        assert_eq!(world.byte_strings().await, 0, "cut {cut}");
+    }
+    panic!("there are more calls");
+}

@@ -327,12 +327,22 @@ impl Transaction for DecideBlobs {
     }
 
     async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Vec<Decided>, Error> {
-        let mut decided = Vec::with_capacity(self.blobs.len());
+        let mut read = Vec::with_capacity(self.blobs.len());
         for (digest, is_granted) in std::mem::take(&mut self.blobs) {
-            let mut one = self.decide(records, &digest, is_granted).await?;
+            let stored = records.get(&Key::blob(&digest)).await?;
+            read.push((digest, is_granted, stored));
+        }
+        // A process that dies between the blobs and their bytes at the end leaves this. A sweep in between drops it, as the blobs still
+        // name them.
+        let doomed: Vec<Unnamed> = read.iter().flat_map(|blob| self.doomed(blob)).collect();
+        write_unnamed(records, &doomed, self.now).await?;
+        let mut decided = Vec::with_capacity(read.len());
+        for (digest, is_granted, stored) in read {
+            let mut one = self.decide(records, &digest, is_granted, stored).await?;
             if one == Decided::Undecided {
                 // Another record of candidates may have the same blob, and be decided about at the same time.
-                one = self.decide(records, &digest, is_granted).await?;
+                let stored = records.get(&Key::blob(&digest)).await?;
+                one = self.decide(records, &digest, is_granted, stored).await?;
             }
             decided.push(one);
         }
@@ -341,28 +351,39 @@ impl Transaction for DecideBlobs {
     }
 }
 
+/// A blob, whether a repository has it, or may soon, and its record.
+type ReadCandidate = (Digest, bool, Option<VersionedRecord>);
+
 impl DecideBlobs {
+    /// Returns the bytes of a blob that this transaction will make Dead.
+    fn doomed(&self, (digest, is_granted, stored): &ReadCandidate) -> Vec<Unnamed> {
+        let found = Found::<BlobRecord>::new(stored.as_ref()).ok();
+        let Some((header, _)) = found.and_then(|found| found.record) else {
+            return Vec::new();
+        };
+        let decision = self.cycle.decide(facts_of(&header, *is_granted), self.now);
+        if decision != Collect::Kill || self.cycle.is_dry_run {
+            return Vec::new();
+        }
+        Unnamed::of_blob(digest, header.names().cloned()).collect()
+    }
+
     async fn decide(
         &mut self,
         records: &mut dyn RecordTransaction,
         digest: &Digest,
         is_granted: bool,
+        stored: Option<VersionedRecord>,
     ) -> Result<Decided, Error> {
         let key = Key::blob(digest);
-        let Ok(blob) = Found::<BlobRecord>::new(records.get(&key).await?.as_ref()) else {
+        let Ok(blob) = Found::<BlobRecord>::new(stored.as_ref()) else {
             return Ok(Decided::Undecided);
         };
         let Some(header) = blob.header().cloned() else {
             return Ok(Decided::Gone);
         };
         let size = header.blob.as_ref().map_or(0, |blob| blob.size);
-        let facts = Facts {
-            state: header.state,
-            condemned_in: header.condemned_in,
-            written: header.stamp.written,
-            is_root: is_granted,
-            is_certain: false,
-        };
+        let facts = facts_of(&header, is_granted);
         let decision = self.cycle.decide(facts, self.now);
         let is_done = match decision {
             _ if self.cycle.is_dry_run => true,
@@ -388,5 +409,15 @@ impl DecideBlobs {
             }
         };
         Ok(Decided::of(&self.cycle, decision, facts, size, is_done))
+    }
+}
+
+fn facts_of(blob: &BlobRecord, is_granted: bool) -> Facts {
+    Facts {
+        state: blob.state,
+        condemned_in: blob.condemned_in,
+        written: blob.stamp.written,
+        is_root: is_granted,
+        is_certain: false,
     }
 }
