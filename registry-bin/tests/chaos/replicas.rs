@@ -23,6 +23,9 @@ const CLIENTS: u64 = 4;
 const FAULTS: usize = 5;
 /// More than twice the longest push, and than the clocks differ.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long an upload may be idle: longer than the clocks differ, or one server aborts what another one has just begun, and docker does
+/// not repeat the upload of a configuration.
+const IDLE: Duration = Duration::from_secs(25);
 /// By how many seconds the clocks of the replicas are wrong, where `faketime` is installed.
 const CLOCKS: [&str; REPLICAS] = ["+5s", "-5s", "+0s"];
 
@@ -86,9 +89,10 @@ fn run(store: &Store) {
     let deletes_on_condition = seed.is_multiple_of(2);
     let text = format!(
         "version: 0.1\nstorage: {{s3: {}, delete: {{enabled: true}}, \
-         maintenance: {{uploadpurging: {{age: 10s, interval: 1s}}}}}}\n\
+         maintenance: {{uploadpurging: {{age: {}s, interval: 1s}}}}}}\n\
          collector: {{interval: 1s, grace: {}s, keepdeleted: 1s}}\nhttp: {{addr: 127.0.0.1:0, draintimeout: 5s}}\n",
         store.section(deletes_on_condition),
+        IDLE.as_secs(),
         GRACE.as_secs()
     );
     fs::write(&configuration, text).expect("the file can be written");
