@@ -20,16 +20,6 @@ use crate::key::Key;
 /// How long to wait, in milliseconds, before each attempt of a write whose condition still holds after it failed.
 pub(super) const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
 
-/// The folders of records that are removed on condition of their version.
-const PURGED_FOLDERS: [&str; 6] = [
-    "blobs/",
-    "catalog/",
-    "collector/repositories/",
-    "pulled/",
-    "repositories/",
-    "usage/",
-];
-
 /// How long to wait, in milliseconds, before each attempt of a read that got no version, or not all of the value. rclone breaks
 /// off two of three reads beside an overwrite, and some give `""` as the version.
 const READ_BACK_OFFS: [u64; 6] = [0, 20, 40, 80, 160, 320];
@@ -176,12 +166,13 @@ impl ObjectStoreBackend {
             let stored = self.get_record(key).await?;
             match &stored {
                 Some(stored) if stored.value == value => return Ok(Some(stored.version.clone())),
-                // It may be done still, or have been done, and removed or replaced since.
+                // It may be done still, or have been done, and removed or replaced since. If it was refused, there was a record, and the
+                // caller begins again with another nonce.
                 _ if !is_conflict
                     && holds(&condition, stored.as_ref())
                     && self.brings_back(key, &condition) =>
                 {
-                    return Err(error);
+                    return if was_refused { Ok(None) } else { Err(error) };
                 }
                 // Two writers collided, and the store refused one of them without letting the other win.
                 _ if holds(&condition, stored.as_ref()) => {}
@@ -204,11 +195,14 @@ impl ObjectStoreBackend {
     }
 
     /// Returns whether a write of the same value, after one whose outcome is not known, may bring back a version that others have read
-    /// and compare with, because the record was removed since. Nobody reads the version of what has a key of its own.
+    /// and compare with, because the record was removed since.
     fn brings_back(&self, key: &Key, condition: &Condition) -> bool {
         let key = key.as_str();
         let is_repeated = match condition {
-            Condition::Absent => PURGED_FOLDERS.iter().any(|folder| key.starts_with(folder)),
+            // Grants, blobs, manifests and tags.
+            Condition::Absent => {
+                key.starts_with("blobs/") || key.contains("/!/manifests/") || key.contains("/!/tags/")
+            }
             // Back references.
             Condition::Any => key.contains("/!/blobs/") || key.contains("/!/tagged/"),
             Condition::Matches(_) => false,
