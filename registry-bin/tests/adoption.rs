@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -13,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use support::address::free_address;
 use support::bucket::BucketServer;
 use support::client::Request;
 use support::content::{Content, sha256};
@@ -501,12 +502,6 @@ fn while_a_server_adopts_it_lives_has_not_started_and_takes_no_connections() {
 fn stop(mut guard: Child) {
     guard.kill().ok();
     guard.wait().ok();
-}
-
-/// Returns an address that nobody listens on.
-fn free_address() -> SocketAddr {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    socket.local_addr().expect("it has an address")
 }
 
 /// One server is killed in the middle of it, and two others then do it at once.

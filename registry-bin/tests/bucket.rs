@@ -3,11 +3,11 @@
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
-use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use registry_storage::testing::s3::S3Fault;
+use support::address::free_address;
 use support::bucket::BucketServer;
 use support::repository::Repository;
 use support::server::{Server, until};
@@ -73,9 +73,7 @@ fn a_start_says_in_one_line_what_is_wrong_with_the_bucket() {
 #[test]
 fn a_start_says_in_one_line_why_nothing_answers() {
     let bucket = BucketServer::start();
-    let free = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let address = free.local_addr().expect("it has an address");
-    drop(free);
+    let address = free_address();
     let over_tls = bucket.url().replace("http://", "https://");
     for (url, why) in [
         (format!("http://{address}"), "nothing listens there"),

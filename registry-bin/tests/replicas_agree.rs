@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
@@ -20,6 +20,7 @@ use registry_storage::testing::s3::S3Fault;
 use registry_storage::{Maintenance as _, SecretName, Store};
 use tempfile::TempDir;
 
+use support::address::free_address;
 use support::bucket::BucketServer;
 use support::client::{Request, Response};
 use support::content::sha256;
@@ -314,8 +315,7 @@ impl Proxy {
         }
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         // nginx takes no port of the system's choice.
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("a port is free");
+        let address = free_address();
         let mut text = fs::read_to_string(deployed("nginx.conf")).expect("a file of deploy/");
         let mut replace = |old: &str, new: &str| {
             assert!(text.contains(old), "{old} is not in {text}");

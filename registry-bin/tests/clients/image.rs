@@ -5,12 +5,13 @@
 #![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 
 use std::fs::Permissions;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::docker_daemon::DockerDaemon;
 use crate::samples::{FILES, expect_file, write_files};
+use crate::support::address::free_address;
 use crate::support::client::Request;
 use crate::tools::Tool;
 
@@ -47,7 +48,7 @@ fn the_image_serves_as_nobody_keeps_its_volume_and_stops_in_order() {
         "registry-bin:test".as_ref(),
     ]);
 
-    let port = free_port();
+    let port = free_address().port();
     let address = format!("REGISTRY_HTTP_ADDR=127.0.0.1:{port}");
     // The daemon of the test has no network of its own for containers.
     docker.run([
@@ -155,7 +156,7 @@ fn reads_what_is_mounted_for_registry_3(docker: &Tool, bash: &Tool, folder: &Pat
 
 /// Runs the image as `other`, and returns where it serves once it is healthy.
 fn run_other(docker: &Tool, bash: &Tool, options: &[&str], command: &[&str]) -> SocketAddr {
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let address = SocketAddr::from(([127, 0, 0, 1], free_address().port()));
     let variable = format!("REGISTRY_HTTP_ADDR={address}");
     let mut arguments = vec![
         "run",
@@ -198,12 +199,6 @@ fn wait_until_healthy(docker: &Tool, name: &str, logs: &dyn Fn() -> String) {
         }
         crate::support::server::pause();
     }
-}
-
-/// A port that nothing listens at. The container takes it a moment later.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("a bound address").port()
 }
 
 fn wait_until_ready(docker: &Tool, port: u16, logs: &dyn Fn() -> String) {

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::distribution::Old;
 use crate::moving::{difference, files, push_from_layout, synchronise, walk};
+use crate::support::address::free_address;
 use crate::support::repository::Repository;
 use crate::support::server::Server;
 use crate::tools::{Daemon, find};
@@ -19,9 +20,7 @@ use crate::tools::{Daemon, find};
 fn gateway(folder: &Path) -> (Daemon, String) {
     let program = std::env::var("VERSITYGW").expect("VERSITYGW names the program");
     fs::create_dir_all(folder.join("data/images")).expect("a folder can be made");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let address = listener.local_addr().expect("it has an address").to_string();
-    drop(listener);
+    let address = free_address().to_string();
     let arguments = [
         "--access",
         "double",

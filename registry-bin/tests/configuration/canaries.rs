@@ -9,7 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use crate::starts::Running;
-use crate::{program, until, with_configuration};
+use crate::support::server::until;
+use crate::{program, with_configuration};
 
 const MEMORY: &str = "version: 0.1\nstorage: inmemory\n";
 

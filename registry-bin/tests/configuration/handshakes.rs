@@ -5,7 +5,8 @@ use std::net::TcpStream;
 
 use crate::secrets::{certificate, connect};
 use crate::starts::Running;
-use crate::{until, with_configuration};
+use crate::support::server::until;
+use crate::with_configuration;
 
 #[test]
 fn a_failed_handshake_is_told_once_and_a_look_at_the_port_is_not() {

@@ -24,9 +24,6 @@ mod surroundings;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use std::time::{Duration, Instant};
-
-use support::server::pause;
 use tempfile::TempDir;
 
 /// The program, in a folder and an environment of its own.
@@ -51,14 +48,6 @@ fn run(arguments: &[&str], text: &str, variables: &[(&str, &str)]) -> Output {
 
 /// Waits until something holds.
 #[track_caller]
-fn until(mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < end, "it does not come to that");
-        pause();
-    }
-}
-
 /// A folder with `text` as `config.yml`.
 fn with_configuration(text: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");

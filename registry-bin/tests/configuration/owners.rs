@@ -6,7 +6,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::{program, run, until, with_configuration};
+use crate::support::server::until;
+use crate::{program, run, with_configuration};
 
 /// A user that no machine needs to have.
 const SOMEBODY: u32 = 65532;

@@ -7,7 +7,8 @@ use std::process::{Command, Output};
 
 use crate::secrets::certificate;
 use crate::starts::Running;
-use crate::{program, run, until, with_configuration};
+use crate::support::server::until;
+use crate::{program, run, with_configuration};
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()

@@ -2,8 +2,9 @@
 
 use std::process::{Command, Stdio};
 
+use crate::program;
 use crate::starts::Running;
-use crate::{program, until};
+use crate::support::server::until;
 
 const TEXT: &str = "version: 0.1\nstorage: inmemory\nlog:\n  level: error\n";
 

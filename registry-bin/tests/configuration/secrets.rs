@@ -14,7 +14,8 @@ use serde_json::json;
 
 use crate::starts::Running;
 use crate::support::client::Request;
-use crate::{until, with_configuration};
+use crate::support::server::until;
+use crate::with_configuration;
 
 const REFUSED: &str = "the old one stays in force";
 

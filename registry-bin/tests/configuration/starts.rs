@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::support::server::pause;
-use crate::{program, until, with_configuration};
+use crate::support::server::until;
+use crate::{program, with_configuration};
 
 /// A server that is killed at its end, and where it listens.
 pub(crate) struct Running {

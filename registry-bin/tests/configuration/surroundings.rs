@@ -8,8 +8,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::starts::Running;
-use crate::support::server::pause;
-use crate::{program, run, until, with_configuration};
+use crate::support::address::free_address;
+use crate::support::server::{pause, until};
+use crate::{program, run, with_configuration};
 
 const MEMORY: &str = "version: 0.1\nstorage: inmemory\n";
 
@@ -211,7 +212,7 @@ fn keys_that_are_none() {
 
 #[test]
 fn keys_at_a_url_that_nobody_answers() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let message = failure(
         &with_keys(&format!("jwks: 'http://u:canary@{free}/keys?canary'")),
         |_| {},
@@ -223,7 +224,7 @@ fn keys_at_a_url_that_nobody_answers() {
 /// Where somebody checks a configuration, the keys may not be reached though the server reaches them.
 #[test]
 fn check_asks_a_url_of_keys_and_says_what_a_start_will_meet() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let text = with_keys(&format!("jwks: 'http://u:canary@{free}/keys?canary'"));
     let output = run(&["config", "check", "config.yml"], &text, &[]);
     assert!(output.status.success(), "{output:?}");

@@ -12,9 +12,10 @@ mod owners;
 mod read_only;
 mod stalls;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use support::address::free_address;
 use support::client::{Request, Response};
 use support::server::Server;
 
@@ -27,9 +28,7 @@ struct World {
 impl World {
     /// Starts a server on `root`. `limits` are commands of a shell that come before, such as `ulimit`.
     fn start(folder: &Path, root: &Path, limits: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let debug = listener.local_addr().expect("a socket has an address");
-        drop(listener);
+        let debug = free_address();
         let configuration = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n\
              http: {{debug: {{addr: '{debug}', prometheus: {{enabled: true}}}}}}\n\

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use serde_json::json;
 
+use crate::support::address::free_address;
 use crate::support::client::Request;
 use crate::support::content::{Content, sha256};
 use crate::support::repository::{CONFIG, DOCKER_IMAGE, IMAGE, LAYER, Repository, descriptor, image};
@@ -52,11 +53,6 @@ fn mounted(root: &Path) -> String {
         "set -- unshare -m sh -c 'mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"' '{}' \"$@\"",
         root.display()
     )
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("a socket has an address")
 }
 
 /// Runs the program on a read-only mount of a root to its end, and returns its exit code and what it printed.

@@ -1,11 +1,12 @@
 //! A second server on the same folder.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
+use crate::support::address::free_address;
 use crate::support::client::Request;
 use crate::support::repository::Repository;
-use crate::support::server::{Server, guard, pause};
+use crate::support::server::{Server, guard, until};
 
 #[test]
 fn a_server_that_waits_leaves_its_port_alone_and_takes_over_what_was_answered() {
@@ -40,21 +41,7 @@ fn a_server_that_waits_leaves_its_port_alone_and_takes_over_what_was_answered() 
     second.wait().ok();
 }
 
-/// Returns an address at which nobody listens just now.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("a socket has an address")
-}
-
 fn is_up(address: SocketAddr) -> bool {
     let response = Request::new(address, "GET", "/v2/").try_send();
     response.is_ok_and(|response| response.status == 200)
-}
-
-fn until(check: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !check() {
-        assert!(std::time::Instant::now() < end, "it did not happen in time");
-        pause();
-    }
 }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::process::Command;
 
+use crate::support::address::free_address;
 use crate::support::client::{Request, Response};
 use crate::support::repository::Repository;
-use crate::support::server::Server;
-use crate::{free_address, until, write};
+use crate::support::server::{Server, until};
+use crate::write;
 
 #[test]
 fn a_failing_check_is_shown_and_refuses_nothing() {

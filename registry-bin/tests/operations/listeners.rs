@@ -2,10 +2,11 @@
 
 use std::process::{Child, Command, Stdio};
 
+use crate::support::address::free_address;
 use crate::support::client::{Connection, Request, target_of};
 use crate::support::repository::Repository;
-use crate::support::server::Server;
-use crate::{free_address, until, write};
+use crate::support::server::{Server, until};
+use crate::write;
 
 /// A process that ends with the test.
 struct Running(Child);

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::address::free_address;
 use crate::support::client::Request;
 use crate::support::repository::Repository;
-use crate::support::server::{Server, pause};
+use crate::support::server::{Server, pause, until};
 use crate::support::users::GuardedServer;
-use crate::{free_address, until, write};
+use crate::write;
 
 /// Lines are long, so that few requests fill the pipe and the queue.
 fn long_path(number: usize) -> String {

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::address::free_address;
 use crate::support::bucket::BucketServer;
 use crate::support::client::Request;
 use crate::support::content::Random;
 use crate::support::repository::{IMAGE, INDEX, Repository, descriptor, index};
-use crate::support::server::Server;
+use crate::support::server::{Server, until};
 use crate::support::sink::{Sink, Told};
-use crate::{free_address, until, write};
+use crate::write;
 
 const FOLDER: &str = "filesystem: {rootdirectory: FOLDER/data}";
 

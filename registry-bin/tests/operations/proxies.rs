@@ -6,10 +6,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::support::client::{Request, Response};
-use crate::support::server::Server;
+use crate::support::server::{Server, until};
 use crate::support::sink::Sink;
 use crate::support::users::{GuardedServer, basic};
-use crate::{until, write};
+use crate::write;
 
 /// Requests of one address that are answered at once.
 const BURST: usize = 30;

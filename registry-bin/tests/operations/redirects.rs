@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use crate::support::address::free_address;
 use crate::support::bucket::BucketServer;
 use crate::support::client::Response;
 use crate::support::content::Content;
 use crate::support::repository::{CONFIG, IMAGE, LAYER, Repository, descriptor, image};
-use crate::support::server::Server;
+use crate::support::server::{Server, until};
 use crate::support::sink::Sink;
-use crate::{free_address, until, write};
+use crate::write;
 
 /// Of which signed URLs consist, and nothing else does.
 const SIGNATURE: &str = "X-Amz-";

@@ -5,11 +5,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::support::address::free_address;
 use crate::support::client::Request;
 use crate::support::repository::Repository;
-use crate::support::server::Server;
+use crate::support::server::{Server, until};
 use crate::support::sink::Sink;
-use crate::{free_address, until, write};
+use crate::write;
 
 /// Stands in every secret.
 const CANARY: &str = "canary";

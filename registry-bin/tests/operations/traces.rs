@@ -9,10 +9,11 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 
+use crate::support::address::free_address;
 use crate::support::repository::Repository;
-use crate::support::server::Server;
+use crate::support::server::{Server, until};
 use crate::support::sink::{Sink, Told};
-use crate::{free_address, until, write};
+use crate::write;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";

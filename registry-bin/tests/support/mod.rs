@@ -1,5 +1,6 @@
 //! What the black-box tests share: the server as a process, an HTTP client, content, and a repository to work in.
 
+pub(crate) mod address;
 pub(crate) mod bucket;
 pub(crate) mod client;
 pub(crate) mod content;

@@ -330,7 +330,7 @@ impl Drop for Server {
 /// # Panics
 /// If that takes too long.
 #[track_caller]
-pub(crate) fn until(holds: impl Fn() -> bool) {
+pub(crate) fn until(mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "it does not come to that");
