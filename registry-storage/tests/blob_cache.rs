@@ -441,7 +441,7 @@ async fn what_only_the_folder_has_is_not_restored() {
     })
     .await;
     let repository = name("app");
-    store.delete_tag(&repository, &tag("1")).await.unwrap();
+    store.delete_tag(&repository, &tag("1"), None).await.unwrap();
     double.lose("bytes/");
     assert!(read(&store, &image.layer).await == image.layer);
     let refused = store.restore_tag(&repository, RestoreTag::new(tag("1"))).await;

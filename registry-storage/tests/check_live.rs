@@ -55,7 +55,7 @@ async fn client<B: Backend>(store: Arc<Store<B>>, seed: u64, stop: Arc<AtomicBoo
                     .delete_manifest(&name(repository), &referrer.digest, None, None)
                     .await
             }
-            5 => store.delete_tag(&name(repository), &tag(tag_name)).await,
+            5 => store.delete_tag(&name(repository), &tag(tag_name), None).await,
             6 => {
                 store
                     .delete_blob(&name(repository), &digest(&base.layer), None)

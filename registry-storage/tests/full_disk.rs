@@ -187,7 +187,7 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
         .delete_manifest(&repository(), &digest, None, None)
         .await
         .unwrap();
-    world.store.delete_tag(&repository(), &tag).await.unwrap();
+    world.store.delete_tag(&repository(), &tag, None).await.unwrap();
     let blob = Digest::of(Algorithm::Sha256, &vec![9; 100_000]);
     world.store.delete_blob(&repository(), &blob, None).await.unwrap();
     assert!(!root.join("reserve").exists(), "it was used");
@@ -213,7 +213,7 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
     drop(world.store.close().await);
     let world = World::open(&root).await;
     let tag: Tag = "three".parse().unwrap();
-    world.store.delete_tag(&repository(), &tag).await.unwrap();
+    world.store.delete_tag(&repository(), &tag, None).await.unwrap();
 }
 
 /// Removing a file that is open frees nothing.
@@ -235,7 +235,7 @@ async fn a_full_disk_takes_deletes_while_another_program_copies_the_folder() {
             break;
         }
     }
-    world.store.delete_tag(&repository(), &tag).await.unwrap();
+    world.store.delete_tag(&repository(), &tag, None).await.unwrap();
     assert!(!root.join("reserve").exists(), "it was used");
     drop(copied);
 }

@@ -260,7 +260,7 @@ async fn what_is_kept_gives_way_to_a_quota<B: Backend>(world: World<B>) {
     world.limit(of_a(Some(LARGE as u64 + 1500), None)).await;
     for number in 0..10 {
         let tag = tag(&format!("u{number}"));
-        world.storage().delete_tag(&name("a"), &tag).await.unwrap();
+        world.storage().delete_tag(&name("a"), &tag, None).await.unwrap();
     }
     let kept = world.kept("kept/").await.len();
     assert!(0 < kept && kept < 10, "{kept}");
@@ -560,7 +560,11 @@ async fn a_page_of_history_has_at_most_so_many_values<B: Backend>(world: World<B
             push_image(world.storage(), "a", Some(text), seed, 10).await;
         }
     }
-    world.storage().delete_tag(&name("a"), &tag("t2")).await.unwrap();
+    world
+        .storage()
+        .delete_tag(&name("a"), &tag("t2"), None)
+        .await
+        .unwrap();
     let whole = world.history_in_pages(None, 100).await;
     assert_eq!(whole.len(), 12);
     for limit in 1..6 {

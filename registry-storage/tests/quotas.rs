@@ -202,7 +202,11 @@ async fn tags_and_manifests_are_limited_too<B: Backend>(world: World<B>) {
     assert_eq!((used.manifests, used.tags), (2, 2));
     world.assert_counted().await;
     // After a delete there is room at once.
-    world.storage().delete_tag(&name("a"), &tag("2")).await.unwrap();
+    world
+        .storage()
+        .delete_tag(&name("a"), &tag("2"), None)
+        .await
+        .unwrap();
     again("3").await.unwrap();
     world
         .storage()
@@ -490,7 +494,7 @@ async fn a_crash_at_any_step_counts_too_much_at_most() {
         backend.fault_at(began + step, Fault::Fail);
         let second = image(2, 200, None);
         let pushed = try_push(world.storage(), "a", Some("2"), &second).await;
-        let deleted = world.storage().delete_tag(&name("a"), &tag("1")).await;
+        let deleted = world.storage().delete_tag(&name("a"), &tag("1"), None).await;
         let is_past = backend.calls() < began + step;
         backend.heal();
         let there = world
@@ -537,7 +541,11 @@ async fn a_count_beside_pushes_and_deletes_never_counts_too_little() {
             try_push(world.storage(), "b", Some("2"), &image(3, 200, None))
                 .await
                 .unwrap();
-            world.storage().delete_tag(&name("a"), &tag("1")).await.unwrap();
+            world
+                .storage()
+                .delete_tag(&name("a"), &tag("1"), None)
+                .await
+                .unwrap();
         });
         let mut count = pin!(world.count());
         let is_done = poll_times(change.as_mut(), stop).await.is_some();
@@ -608,7 +616,7 @@ async fn what_is_counted_is_what_is_there<B: Backend>(world: World<B>) {
                     .await
                     .map(drop)
             }
-            4 => storage.delete_tag(&name(repository), &tag(version)).await,
+            4 => storage.delete_tag(&name(repository), &tag(version), None).await,
             5 => {
                 storage
                     .delete_manifest(&name(repository), &image.digest, None, None)

@@ -176,7 +176,11 @@ async fn a_deleted_tag_and_a_deleted_manifest_come_back<B: Backend>(world: World
     put(world.storage(), "a", Some("also"), IMAGE, &image.bytes)
         .await
         .unwrap();
-    world.storage().delete_tag(&name("a"), &tag("t")).await.unwrap();
+    world
+        .storage()
+        .delete_tag(&name("a"), &tag("t"), None)
+        .await
+        .unwrap();
     world.settle().await;
     assert_eq!(world.restore("a", "t", None).await.manifests, 0);
     world.clock.advance(DAY);
@@ -733,7 +737,11 @@ async fn the_history_is_listed_in_pages<B: Backend>(world: World<B>) {
             }
         }
     }
-    world.storage().delete_tag(&name("a"), &tag("t2")).await.unwrap();
+    world
+        .storage()
+        .delete_tag(&name("a"), &tag("t2"), None)
+        .await
+        .unwrap();
     let values = world.history("a", None).await;
     let of: Vec<(&str, bool)> = values
         .iter()

@@ -186,7 +186,7 @@ async fn every_change_is_counted_by_the_next_cycle<B: Backend>(world: World<B>) 
     push_referrer(storage, "a", &one, 1).await;
     world.cycle().await;
     world.assert_counted("a referrer").await;
-    storage.delete_tag(&name("a"), &tag("1")).await.unwrap();
+    storage.delete_tag(&name("a"), &tag("1"), None).await.unwrap();
     world.cycle().await;
     world.assert_counted("a tag's delete").await;
     let layer = digest(&two.layer);
@@ -366,7 +366,7 @@ async fn what_is_counted_is_what_is_there<B: Backend>(world: World<B>) {
                 let layer = digest(&image.layer);
                 storage.mount_blob(&other, &repository, &layer).await.map(drop)
             }
-            4 => storage.delete_tag(&repository, &tag(version)).await,
+            4 => storage.delete_tag(&repository, &tag(version), None).await,
             5 => {
                 storage
                     .delete_manifest(&repository, &image.digest, None, None)

@@ -71,7 +71,7 @@ impl<B: Backend> World<B> {
             let repository = name(&repository);
             let build = tag(&format!("build-{}", day - KEPT));
             if day.is_multiple_of(3) {
-                self.store.delete_tag(&repository, &build).await.unwrap();
+                self.store.delete_tag(&repository, &build, None).await.unwrap();
             }
             for manifest in gone {
                 self.store

@@ -9,6 +9,7 @@ use crate::support::server::Server;
 
 behaviours![
     a_deleted_tag_is_gone_and_its_manifest_stays,
+    a_tag_that_moved_is_not_deleted_if_the_client_names_what_it_was,
     a_manifest_that_is_deleted_by_digest_takes_its_tags_along,
     a_deleted_blob_is_gone_at_once,
     a_referenced_blob_can_be_deleted,
@@ -42,6 +43,21 @@ fn a_deleted_tag_is_gone_and_its_manifest_stays(repository: &Repository) {
     assert_eq!(repository.get(&manifest("two")).body, image.content);
     assert_eq!(repository.get(&manifest(&image.digest)).body, image.content);
     assert_eq!(repository.tags(), ["two"]);
+}
+
+fn a_tag_that_moved_is_not_deleted_if_the_client_names_what_it_was(repository: &Repository) {
+    let old = repository.push_image("latest", "old");
+    let new = repository.push_image("latest", "new");
+    let delete = |tag: &str| {
+        let request = repository.request("DELETE", &manifest("latest"));
+        request.header("If-Match", tag).send()
+    };
+    delete(&format!("\"{}\"", old.digest)).expect_error(&[412], &["DENIED"]);
+    assert_eq!(repository.get(&manifest("latest")).body, new.content);
+    delete(&format!("\"{}\"", new.digest)).expect_status(202);
+    repository.head(&manifest("latest")).expect_status(404);
+    assert_eq!(repository.get(&manifest(&new.digest)).body, new.content);
+    delete("*").expect_error(&[404], &["MANIFEST_UNKNOWN"]);
 }
 
 fn a_manifest_that_is_deleted_by_digest_takes_its_tags_along(repository: &Repository) {

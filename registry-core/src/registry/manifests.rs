@@ -317,15 +317,12 @@ impl<S: ?Sized + Storage> Registry<S> {
                 event
             }
             Reference::Tag(tag) => {
-                // Whether a tag still names that digest is known only while it is being deleted.
-                if matches!(if_match, Some(EntityTags::Digests(_))) {
-                    return Err(Error::new(
-                        ErrorCode::Unsupported,
-                        "a tag is deleted without If-Match",
-                    ));
-                }
                 let event = announced.await?;
-                self.storage.delete_tag(repository, tag).await?;
+                let digests = match if_match {
+                    Some(EntityTags::Digests(digests)) => Some(&**digests),
+                    Some(EntityTags::Any) | None => None,
+                };
+                self.storage.delete_tag(repository, tag, digests).await?;
                 event
             }
         };

@@ -204,8 +204,9 @@ macro_rules! forward_storage {
                 &self,
                 repository: &$crate::RepositoryName,
                 tag: &$crate::Tag,
+                if_match: ::core::option::Option<&[$crate::Digest]>,
             ) -> ::core::result::Result<(), $crate::Error> {
-                $call!(self.delete_tag(repository, tag))
+                $call!(self.delete_tag(repository, tag, if_match))
             }
 
             async fn delete_all(

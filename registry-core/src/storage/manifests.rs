@@ -183,11 +183,18 @@ pub trait ManifestStorage: Send + Sync + 'static {
         immutable: Option<TagFilter>,
     ) -> Result<(), Error>;
 
-    /// Deletes a tag; the manifest stays.
+    /// Deletes a tag; the manifest stays. With `if_match`, only a tag that names one of these digests is deleted, also if
+    /// others write the tag at the same time.
     ///
     /// # Errors
-    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown).
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error>;
+    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown);
+    /// [`PreconditionFailed`](crate::ErrorCode::PreconditionFailed) if the tag names another digest.
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        if_match: Option<&[Digest]>,
+    ) -> Result<(), Error>;
 
     /// Deletes a repository: all its tags, manifests, blobs and upload sessions, and its entry in the list of
     /// repositories. Repositories below it (`a/b` below `a`) are others.

@@ -127,8 +127,13 @@ impl ManifestStorage for PullThrough {
             .await
     }
 
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
-        self.own.delete_tag(repository, tag).await
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        if_match: Option<&[Digest]>,
+    ) -> Result<(), Error> {
+        self.own.delete_tag(repository, tag, if_match).await
     }
 }
 

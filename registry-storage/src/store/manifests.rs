@@ -62,8 +62,13 @@ impl<B: Backend> ManifestStorage for Store<B> {
         self.note_room(deleted.await)
     }
 
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
-        self.note_room(self.delete_tag_alone(repository, tag).await)
+    async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        if_match: Option<&[Digest]>,
+    ) -> Result<(), Error> {
+        self.note_room(self.delete_tag_alone(repository, tag, if_match).await)
     }
 
     async fn delete_all(

@@ -105,7 +105,7 @@ async fn deletes_and_sweeps_leave_the_tree() {
     let store = old.open().await;
     old.adopt(&store).await;
     let repository = name("app");
-    store.delete_tag(&repository, &tag("v1")).await.unwrap();
+    store.delete_tag(&repository, &tag("v1"), None).await.unwrap();
     store
         .delete_manifest(&repository, &sha256(&manifest), None, None)
         .await

@@ -202,7 +202,7 @@ async fn changed(bucket: &Bucket, store: &Store<ObjectStoreBackend>) -> Vec<Dige
     push_image(store, "app/1", "v1", 11).await;
     push_image(store, "new/one", "v1", 12).await;
     // A tag that is deleted, a manifest, and a repository.
-    store.delete_tag(&name("app/0"), &tag("v1")).await.unwrap();
+    store.delete_tag(&name("app/0"), &tag("v1"), None).await.unwrap();
     let third = sha256(&manifest(2));
     store
         .delete_manifest(&name("app/2"), &third, None, None)
@@ -394,7 +394,7 @@ async fn a_server_may_push_meanwhile() {
             digests.push(sha256(&content(seed, SMALL)));
             let moved = tag("v1");
             if seed == 33 {
-                other.delete_tag(&name("app/1"), &moved).await.unwrap();
+                other.delete_tag(&name("app/1"), &moved, None).await.unwrap();
             }
         }
     };

@@ -133,7 +133,7 @@ async fn over_the_tree_that_was_adopted_it_adds_and_moves_tags() {
     let third = image(&content(1, SMALL), &[], "");
     put_manifest(&store, "app", "v1", &third).await;
     put_manifest(&store, "app", "v3", &third).await;
-    store.delete_tag(&name("app"), &tag("v2")).await.unwrap();
+    store.delete_tag(&name("app"), &tag("v2"), None).await.unwrap();
     let before = old.snapshot();
     export_to(&store, old.root.path()).await;
     let after = old.snapshot();

@@ -247,7 +247,7 @@ async fn a_tree_that_got_another_owner_or_mode_brings_nothing_back() {
     old.adopt(&store).await;
     delete(&store, "app", &manifest).await;
     delete(&store, "gone", &whole).await;
-    store.delete_tag(&name("app"), &tag("tag")).await.unwrap();
+    store.delete_tag(&name("app"), &tag("tag"), None).await.unwrap();
     let layer = sha256(&content(10_003, LARGE + 3));
     store.delete_blob(&name("app"), &layer, None).await.unwrap();
     store.sweep(&SweepOptions::default()).await.unwrap();

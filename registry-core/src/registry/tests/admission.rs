@@ -62,17 +62,22 @@ fn nothing_is_deleted_where_that_is_switched_off() {
         format!("/v2/a/manifests/{digest}"),
     );
     let (same, other) = (format!("\"{digest}\""), "\"x:y\"".to_string());
-    for (target, condition, status) in [
-        (&manifest, &same, 202),
-        (&manifest, &other, 412),
-        (&tag, &same, 400),
-    ] {
+    for (target, condition, status) in [(&manifest, &same, 202), (&manifest, &other, 412)] {
         assert_eq!(
             send(&registry, "DELETE", target, &[("if-match", condition)], &[])
                 .0
                 .status,
             status
         );
+    }
+    registry.storage.log();
+    for (condition, asked) in [
+        ("*", "delete tag;"),
+        (&*same, "delete tag if one of 1;"),
+        ("\"other\"", "delete tag if one of 0;"),
+    ] {
+        send(&registry, "DELETE", &tag, &[("if-match", condition)], &[]);
+        assert_eq!(registry.storage.log(), asked);
     }
 }
 

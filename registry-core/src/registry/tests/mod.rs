@@ -273,8 +273,16 @@ impl ManifestStorage for Tiny {
         Ok(())
     }
 
-    async fn delete_tag(&self, _: &RepositoryName, _: &Tag) -> Result<(), Error> {
-        self.note("delete tag");
+    async fn delete_tag(
+        &self,
+        _: &RepositoryName,
+        _: &Tag,
+        if_match: Option<&[Digest]>,
+    ) -> Result<(), Error> {
+        match if_match {
+            None => self.note("delete tag"),
+            Some(digests) => self.note(&format!("delete tag if one of {}", digests.len())),
+        }
         Ok(())
     }
 

@@ -148,10 +148,12 @@ impl<B: Backend> Store<B> {
         &self,
         repository: &RepositoryName,
         tag: &Tag,
+        if_match: Option<&[Digest]>,
     ) -> Result<(), Error> {
         let delete = DeleteTag {
             repository: repository.clone(),
             tag: tag.clone(),
+            if_match: if_match.map(<[_]>::to_vec),
             keep: self.keep(EndReason::TagDeleted),
             now: self.clock.now(),
         };
@@ -213,6 +215,7 @@ pub(super) fn tombstone(tag: TagRecord, now: Timestamp) -> TagRecord {
 struct DeleteTag {
     repository: RepositoryName,
     tag: Tag,
+    if_match: Option<Vec<Digest>>,
     keep: Option<Keep>,
     now: Timestamp,
 }
@@ -240,6 +243,11 @@ impl Transaction for DeleteTag {
             let manifest = read_latest::<ManifestRecord>(records, &manifest).await?.visible();
             // A tag of a manifest that is gone already counts as absent, but nothing is lost by removing it.
             let counted = manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation);
+            let is_other = |digests: &Vec<Digest>| !digests.contains(&record.digest);
+            if counted && self.if_match.as_ref().is_some_and(is_other) {
+                let message = format!("tag {} names {}", self.tag, record.digest);
+                return Err(Error::new(ErrorCode::PreconditionFailed, message));
+            }
             if let Some(keep) = &self.keep {
                 keep.tag(records, &self.repository, &self.tag, &record, counted)
                     .await?;

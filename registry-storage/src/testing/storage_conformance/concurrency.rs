@@ -130,7 +130,7 @@ pub async fn one_winner(storage: Arc<dyn Storage>) {
                 get_tag(&*storage, &repository, &tag).await.unwrap().digest,
                 *winner
             );
-            storage.delete_tag(&repository, &tag).await.unwrap();
+            storage.delete_tag(&repository, &tag, None).await.unwrap();
         }
     }
 }
@@ -167,6 +167,56 @@ pub async fn compare_and_swap(storage: Arc<dyn Storage>) {
             replaced.len(),
             "seed {seed}: two pushes replaced the same manifest"
         );
+    }
+}
+
+/// Of moves and deletes of a tag on the condition that it is as all of them saw it, one wins.
+pub async fn compare_and_delete(storage: Arc<dyn Storage>) {
+    for seed in 0..SEEDS {
+        let repository = repository_of(seed);
+        let tag = tag("latest");
+        let first = manifest("first").with_tag(&tag);
+        let seen = vec![first.manifest.digest.clone()];
+        storage.put_manifest(&repository, first).await.unwrap();
+        let results = at_once(seed, 12, |number, mut random| {
+            let (storage, repository, tag) = (Arc::clone(&storage), repository.clone(), tag.clone());
+            let seen = seen.clone();
+            async move {
+                pause(&mut random).await;
+                if number % 2 == 0 {
+                    return storage
+                        .delete_tag(&repository, &tag, Some(&seen))
+                        .await
+                        .map(|()| None);
+                }
+                let new = manifest(&format!("image {number}"))
+                    .with_tag(&tag)
+                    .with_condition(TagCondition::Matches(seen));
+                let digest = new.manifest.digest.clone();
+                storage
+                    .put_manifest(&repository, new)
+                    .await
+                    .map(|()| Some(digest))
+            }
+        });
+        let mut winners = Vec::new();
+        for result in results.await {
+            match result {
+                Ok(left) => winners.push(left),
+                Err(error) => assert!(
+                    matches!(
+                        error.code(),
+                        ErrorCode::PreconditionFailed | ErrorCode::ManifestUnknown
+                    ),
+                    "seed {seed}: {error:?}"
+                ),
+            }
+        }
+        let [left] = &winners[..] else {
+            panic!("seed {seed}: {} writers changed the same value", winners.len());
+        };
+        let now = get_tag(&*storage, &repository, &tag).await;
+        assert_eq!(now.ok().map(|manifest| manifest.digest), *left, "seed {seed}");
     }
 }
 
@@ -362,7 +412,7 @@ pub async fn refused_pushes_against_deletes(storage: Arc<dyn Storage>) {
                                 .put_manifest(&repository, image.with_tag(&tag("second")))
                                 .await
                         }
-                        3 => storage.delete_tag(&repository, &tag("first")).await,
+                        3 => storage.delete_tag(&repository, &tag("first"), None).await,
                         _ => {
                             let which = manifest(&format!("image {}", random.below(2)));
                             storage

@@ -197,7 +197,7 @@ impl Case {
                     .delete_manifest(repository, &self.image().manifest.digest, None, None)
                     .await
             }
-            (Operation::DeleteTag, _) => storage.delete_tag(repository, &tag("image")).await,
+            (Operation::DeleteTag, _) => storage.delete_tag(repository, &tag("image"), None).await,
             _ => try_push_blob(storage, repository, &self.content).await.map(drop),
         }
     }

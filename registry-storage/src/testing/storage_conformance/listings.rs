@@ -21,7 +21,7 @@ pub async fn tags_like_a_sorted_set(storage: Arc<dyn Storage>) {
         match random.below(4) {
             0 => {
                 if let Some(gone) = model.iter().nth(random.below(model.len() + 1)).cloned() {
-                    storage.delete_tag(&repository, &tag(&gone)).await.unwrap();
+                    storage.delete_tag(&repository, &tag(&gone), None).await.unwrap();
                     model.remove(&gone);
                 }
             }
@@ -112,7 +112,7 @@ pub async fn tags_of_no_repository(storage: Arc<dyn Storage>) {
         .put_manifest(&a, manifest("image").with_tag(&tag("1")))
         .await
         .unwrap();
-    storage.delete_tag(&a, &tag("1")).await.unwrap();
+    storage.delete_tag(&a, &tag("1"), None).await.unwrap();
     assert!(all_tags(&*storage, &a, 5).await.is_empty());
     assert_eq!(all_tags(&*storage, &repository("a/b"), 5).await, ["1"]);
 }

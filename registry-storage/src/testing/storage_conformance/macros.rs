@@ -41,7 +41,7 @@ macro_rules! storage_conformance_tests {
             order_and_pages lists_are_separate delete_and_push_again pages_by_size_and_type
             a_filter_that_matches_none_reads_a_few_pages a_page_is_filled_though_a_large_descriptor_follows);
         $crate::storage_conformance_tests!(@storage $attributes "multi_thread" $constructor concurrency
-            writers_of_one_tag one_winner compare_and_swap readers_of_a_moving_tag uploads_of_one_digest
+            writers_of_one_tag one_winner compare_and_swap compare_and_delete readers_of_a_moving_tag uploads_of_one_digest
             uploads_mounts_and_deletes_of_one_blob delete_against_push refused_pushes_against_deletes
             pushes_of_one_manifest refused_and_accepted_push_of_one_manifest pushes_against_deletes_elsewhere
             cancel_against_commit commits_of_one_session appends_to_one_session);

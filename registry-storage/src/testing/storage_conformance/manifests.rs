@@ -79,7 +79,7 @@ pub async fn unknown_manifest(storage: Arc<dyn Storage>) {
             ErrorCode::NameUnknown,
         );
         assert_code(
-            storage.delete_tag(&other, &tag("v1")).await,
+            storage.delete_tag(&other, &tag("v1"), None).await,
             ErrorCode::NameUnknown,
         );
     }
@@ -94,7 +94,7 @@ pub async fn unknown_manifest(storage: Arc<dyn Storage>) {
         ErrorCode::ManifestUnknown,
     );
     assert_code(
-        storage.delete_tag(&a, &tag("v2")).await,
+        storage.delete_tag(&a, &tag("v2"), None).await,
         ErrorCode::ManifestUnknown,
     );
 }

@@ -259,7 +259,7 @@ pub async fn delete_and_push_again(storage: Arc<dyn Storage>) {
             [descriptor(&two)]
         );
     }
-    storage.delete_tag(&repository, &tag("two")).await.unwrap();
+    storage.delete_tag(&repository, &tag("two"), None).await.unwrap();
     assert_eq!(
         all_referrers(&*storage, &repository, digest, 5).await,
         [descriptor(&two)]

@@ -67,7 +67,7 @@ pub async fn immutable(storage: Arc<dyn Storage>) {
     push("one").await.unwrap();
     assert_code(push("two").await, ErrorCode::TagConflict);
     assert_tag(&*storage, &repository, &tag, "one").await;
-    storage.delete_tag(&repository, &tag).await.unwrap();
+    storage.delete_tag(&repository, &tag, None).await.unwrap();
     push("two").await.unwrap();
     storage
         .delete_manifest(&repository, &manifest("two").manifest.digest, None, None)
@@ -128,7 +128,7 @@ pub async fn absent(storage: Arc<dyn Storage>) {
     assert_code(push("one").await, ErrorCode::PreconditionFailed);
     assert_code(push("two").await, ErrorCode::PreconditionFailed);
     assert_tag(&*storage, &repository, &tag, "one").await;
-    storage.delete_tag(&repository, &tag).await.unwrap();
+    storage.delete_tag(&repository, &tag, None).await.unwrap();
     push("two").await.unwrap();
     storage
         .delete_manifest(&repository, &manifest("two").manifest.digest, None, None)
@@ -138,7 +138,7 @@ pub async fn absent(storage: Arc<dyn Storage>) {
     assert_tag(&*storage, &repository, &tag, "two").await;
 }
 
-/// With `If-Match`, a push succeeds if the tag names one of the digests.
+/// With `If-Match`, a push, and the delete of a tag, succeed if the tag names one of the digests.
 pub async fn if_match(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let tag = tag("v1");
@@ -166,6 +166,18 @@ pub async fn if_match(storage: Arc<dyn Storage>) {
         .await
         .unwrap();
     assert_code(push("three", of(&["two"])).await, ErrorCode::PreconditionFailed);
+    let delete = async |digests: Vec<Digest>| storage.delete_tag(&repository, &tag, Some(&digests)).await;
+    assert_code(delete(of(&["two"])).await, ErrorCode::ManifestUnknown);
+    let four = manifest("four").with_tag(&tag);
+    storage.put_manifest(&repository, four).await.unwrap();
+    assert_code(delete(of(&["two"])).await, ErrorCode::PreconditionFailed);
+    assert_code(delete(Vec::new()).await, ErrorCode::PreconditionFailed);
+    assert_tag(&*storage, &repository, &tag, "four").await;
+    delete(of(&["two", "four"])).await.unwrap();
+    assert_eq!(all_tags(&*storage, &repository, 10).await, [""; 0]);
+    get(&*storage, &repository, &manifest("four").manifest.digest)
+        .await
+        .unwrap();
 }
 
 /// A delete by tag keeps the manifest and its other tags.
@@ -176,13 +188,13 @@ pub async fn delete_by_tag(storage: Arc<dyn Storage>) {
         .put_manifest(&repository, manifest("image").with_tag(&one).with_tag(&two))
         .await
         .unwrap();
-    storage.delete_tag(&repository, &one).await.unwrap();
+    storage.delete_tag(&repository, &one, None).await.unwrap();
     assert_code(
         get_tag(&*storage, &repository, &one).await,
         ErrorCode::ManifestUnknown,
     );
     assert_code(
-        storage.delete_tag(&repository, &one).await,
+        storage.delete_tag(&repository, &one, None).await,
         ErrorCode::ManifestUnknown,
     );
     assert_tag(&*storage, &repository, &two, "image").await;
@@ -190,7 +202,7 @@ pub async fn delete_by_tag(storage: Arc<dyn Storage>) {
     get(&*storage, &repository, &manifest("image").manifest.digest)
         .await
         .unwrap();
-    storage.delete_tag(&repository, &two).await.unwrap();
+    storage.delete_tag(&repository, &two, None).await.unwrap();
     get(&*storage, &repository, &manifest("image").manifest.digest)
         .await
         .unwrap();

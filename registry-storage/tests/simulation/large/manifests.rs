@@ -102,7 +102,7 @@ impl Client {
         let repository = self.repository();
         let tag: Tag = ["t0", "t1"][self.random.below(2)].parse().unwrap();
         let process = Arc::clone(self.process());
-        if let Err(error) = self.request(|| process.delete_tag(&repository, &tag)).await {
+        if let Err(error) = self.request(|| process.delete_tag(&repository, &tag, None)).await {
             assert!(is_unknown(&error), "{error:?}");
         }
     }
