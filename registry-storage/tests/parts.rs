@@ -338,6 +338,41 @@ async fn no_upload_stays_in_the_bucket() {
     );
 }
 
+/// A body of parts is refused because of its digest, and a small one ends the same upload. If the sweep cannot abort one upload,
+/// it goes on with the next.
+#[tokio::test]
+async fn an_upload_that_a_refused_body_began_is_aborted_although_another_cannot_be() {
+    let mut passed_over = 0;
+    for others in 0..12 {
+        let double = S3Double::start().await.unwrap();
+        let store = Store::new(double.backend("").unwrap());
+        let storage: &dyn Storage = &store;
+        let small = content(1, 100);
+        let digest = Digest::of(Algorithm::Sha256, &small);
+        for _ in 0..2 {
+            let upload = start(&store).await;
+            let body = pin!(chunks(&content(2, PART + 100), 300_000));
+            let refused = storage.finish_upload(&upload, &digest, None, body).await;
+            assert_eq!(refused.unwrap_err().code(), ErrorCode::DigestInvalid);
+            let body = pin!(chunks(&small, 100));
+            storage.finish_upload(&upload, &digest, None, body).await.unwrap();
+        }
+        assert_eq!(double.open_uploads(), 2);
+        double.faults().fault_after(others, S3Fault::Answer(400, "Oops"));
+        let report = store.sweep(&SweepOptions::default()).await;
+        if double.open_uploads() == 1 {
+            assert_eq!(report.unwrap().undeleted_bytes, 1);
+            passed_over += 1;
+        }
+        double.faults().fault_from_now_on(None);
+        store.sweep(&SweepOptions::default()).await.unwrap();
+        assert_eq!(double.open_uploads(), 0, "after {others} requests");
+        let repository: RepositoryName = "a".parse().unwrap();
+        assert_eq!(storage.stat_blob(&repository, &digest).await.unwrap(), 100);
+    }
+    assert_eq!(passed_over, 2);
+}
+
 /// A backend is asked how many at once.
 #[test]
 fn one_upload_takes_a_share_of_the_memory() {

@@ -853,11 +853,14 @@ async fn a_delete_that_was_interrupted_is_ended() {
         "{} are left",
         left.len()
     );
-    for tag in &names {
+    // To read a tag that is left deletes it.
+    let (read, left) = left.split_first().unwrap();
+    for tag in names.iter().filter(|name| !left.contains(name)) {
         let tag = Reference::Tag(tag.parse().unwrap());
         let read = storage.get_manifest(&world.repository, &tag).await;
         assert_eq!(read.unwrap_err().code(), ErrorCode::ManifestUnknown);
     }
+    assert!(names.contains(read));
     world.sweep().await;
     assert_eq!(list().await, left, "it may go on yet");
     world.clock.advance(HOUR + MINUTE);

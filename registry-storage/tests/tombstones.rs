@@ -5,18 +5,22 @@
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use registry_core::{ErrorCode, Timestamp};
+use registry_core::{ErrorCode, Reference, Timestamp};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, S3Double};
 use registry_storage::{
     Backend, Clock, CollectOptions, Key, Maintenance as _, ObjectStoreBackend, Store, StoreOptions,
 };
 
-use crate::support::images::{IMAGE, digest, name, push_blob, push_image, push_referrer, put, start_upload};
+use crate::support::images::{
+    IMAGE, digest, name, parsed_manifest, push_blob, push_image, push_referrer, put, start_upload, tag,
+};
+use crate::support::poll_times;
 use crate::support::tamper::remove;
 use crate::support::world::{World, world};
 
@@ -43,6 +47,18 @@ fn tombstones(double: &S3Double) -> Vec<String> {
         .filter(|(key, size)| is_record(key) && size % 8 == DEAD)
         .map(|(key, _)| key)
         .collect()
+}
+
+/// Returns the keys of back references from manifests that are gone.
+fn back_references_of_nothing(double: &S3Double) -> Vec<String> {
+    let objects = double.objects();
+    let is_of_nothing = |key: &&String| {
+        key.split_once("/tagged/").is_some_and(|(repository, tagged)| {
+            let (digest, _) = tagged.rsplit_once('/').unwrap();
+            !objects.contains_key(&format!("{repository}/manifests/{digest}"))
+        })
+    };
+    objects.keys().filter(is_of_nothing).cloned().collect()
 }
 
 /// Pushes two images to each of two repositories, deletes one in one and both in the other, and collects.
@@ -102,6 +118,7 @@ async fn what_older_versions_left_goes_with_the_next_pass() {
     assert_eq!(tombstones(&double), left);
     world.collect(&options.full(true)).await;
     assert_eq!(tombstones(&double), Vec::<String>::new());
+    assert_eq!(back_references_of_nothing(&double), Vec::<String>::new());
     world.assert_sound("at the end").await;
     // What was deleted can be pushed again, and is collected again.
     live(&world).await;
@@ -330,4 +347,44 @@ async fn a_cycle_that_is_cut_off_leaves_no_bytes() {
         assert_eq!(world.byte_strings().await, 0, "cut {cut}");
     }
     panic!("there are more calls");
+}
+
+/// A push of a tag is killed anywhere after a delete of its manifest went by in between. What the list then says is true at the
+/// latest once somebody has read it.
+#[tokio::test]
+async fn a_tag_that_a_killed_push_left_beside_a_delete_is_not_listed_for_long() {
+    let (mut dead, mut is_whole) = (0, false);
+    for cut in 0..60 {
+        for more in 0..30 {
+            let world = World::stepped();
+            let image = push_image(world.storage(), "a", None, 1, 100).await;
+            push_image(world.storage(), "a", Some("other"), 2, 100).await;
+            let mut new = parsed_manifest(IMAGE, &image.bytes);
+            new.tags.push(tag("v1"));
+            let (repository, by_tag) = (name("a"), Reference::Tag(tag("v1")));
+            {
+                let mut push = pin!(world.storage().put_manifest(&repository, new));
+                is_whole = poll_times(push.as_mut(), cut).await.is_some();
+                if is_whole {
+                    break;
+                }
+                let deleted = world
+                    .storage()
+                    .delete_manifest(&repository, &image.digest, None, None);
+                deleted.await.unwrap();
+                if poll_times(push.as_mut(), more).await.is_some() {
+                    break;
+                }
+            }
+            let is_listed = async || world.tags("a").await.unwrap().contains(&"v1".to_owned());
+            let was_listed = is_listed().await;
+            let is_read = world.storage().get_manifest(&repository, &by_tag).await.is_ok();
+            assert_eq!(is_listed().await, is_read, "{cut} and {more} calls");
+            dead += u32::from(was_listed && !is_read);
+        }
+        if is_whole {
+            break;
+        }
+    }
+    assert!(is_whole && dead > 0, "{dead} tags were left");
 }

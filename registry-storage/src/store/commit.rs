@@ -439,7 +439,9 @@ impl CommitUpload {
                 };
             };
             session.upload = finished;
-            session.record.has_left_bytes = !is_used && !self.is_inline();
+            // A body that came to nothing may have begun an upload of which the bytes that are used need nothing.
+            let has_unused_upload = session.record.bytes.token.is_some() && session.record.parts_size == 0;
+            session.record.has_left_bytes = !is_used && !self.is_inline() || has_unused_upload;
             session.tail = Bytes::new();
             let value = session.encode(self.now)?;
             let condition = Condition::Matches(session.version.clone());

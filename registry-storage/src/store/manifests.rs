@@ -147,7 +147,8 @@ impl<B: Backend> Store<B> {
         }))
     }
 
-    /// Reads the manifest that a tag names.
+    /// Reads the manifest that a tag names. A tag whose manifest is gone is deleted: on a bucket, a push that is killed after
+    /// it wrote the tag, and before it saw that the manifest was deleted meanwhile, leaves such a tag in the list.
     async fn find_tagged(
         &self,
         repository: &RepositoryName,
@@ -155,20 +156,21 @@ impl<B: Backend> Store<B> {
         keep: bool,
     ) -> Result<Option<Manifest>, Error> {
         let key = Key::tag(repository, tag);
-        let mut tag = read_cached::<TagRecord>(&*self.backend, &key).await?;
+        let mut found = read_cached::<TagRecord>(&*self.backend, &key).await?;
         for _ in 0..TRANSACTION_ATTEMPTS {
-            let version = tag.version().cloned();
-            let Some((record, _)) = tag.visible() else {
+            let version = found.version().cloned();
+            let Some((record, _)) = found.visible() else {
                 return Ok(None);
             };
-            let found = self.find_manifest(repository, &record.digest, Some(&record.incarnation), keep);
-            if let Some(found) = found.await? {
-                return Ok(Some(found));
+            let manifest = self.find_manifest(repository, &record.digest, Some(&record.incarnation), keep);
+            if let Some(manifest) = manifest.await? {
+                return Ok(Some(manifest));
             }
             // The tag names a manifest that is gone, or was moved between the two reads and its old manifest was
             // deleted.
-            tag = read_cached::<TagRecord>(&*self.backend, &key).await?;
-            if tag.version() == version.as_ref() {
+            found = read_cached::<TagRecord>(&*self.backend, &key).await?;
+            if found.version() == version.as_ref() {
+                self.delete_dead_tag(repository, &record.digest, tag).await;
                 return Ok(None);
             }
         }

@@ -3,10 +3,11 @@
 //! Who makes a record Dead removes it right after. What is left is that of processes that died in between, and of versions that
 //! removed nothing in a bucket. The pass over all blobs finds it, and goes on through the other folders that have such records.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use registry_core::{Error, RepositoryName, Timestamp};
+use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::cycle::Cycle;
 use super::grants::EndGrants;
@@ -61,6 +62,7 @@ impl<B: Backend> Store<B> {
                 listed += page.len() as u64;
                 observer.step(Step::Records, listed, None);
                 self.purge_tombstones(cycle, &page).await?;
+                self.end_deletes(cycle, &page).await?;
                 let count = page.len() as u64;
                 if let Some(last) = page.into_iter().last() {
                     pass.advance(last.key, count);
@@ -96,6 +98,33 @@ impl<B: Backend> Store<B> {
         purging.try_collect().await
     }
 
+    /// Deletes the tags, and the back references, of a page whose manifests are gone. A delete removes them itself, unless it
+    /// was cut off, or an older version did it.
+    async fn end_deletes(&self, cycle: &Cycle, page: &[RecordEntry]) -> Result<(), Error> {
+        let tagged = page.iter().filter_map(|entry| match KeyKind::of(&entry.key) {
+            Some(KeyKind::Tagged(repository, digest, _)) => Some((repository, digest)),
+            _ => None,
+        });
+        let tagged: BTreeSet<(RepositoryName, Digest)> = tagged.collect();
+        // Where nothing removes a back reference, each pass would find it again.
+        if tagged.is_empty()
+            || cycle.is_dry_run
+            || !self.backend.transact(Durability::Deferred, Purges).await?
+        {
+            return Ok(());
+        }
+        let manifests: Vec<Key> = tagged
+            .iter()
+            .map(|(repository, digest)| Key::manifest(repository, digest))
+            .collect();
+        let sizes = self.backend.sizes(&manifests).await?;
+        let is_gone = |size: Option<u64>| size.is_none_or(|size| state_of_size(size) == State::Dead);
+        for ((repository, digest), _) in tagged.iter().zip(sizes).filter(|(_, size)| is_gone(*size)) {
+            self.end_delete(repository, digest, None).await?;
+        }
+        Ok(())
+    }
+
     /// Has the collector find the grants of a page that are Pending.
     pub(super) async fn refer_to_pending(&self, cycle: &Cycle, page: &[RecordEntry]) -> Result<(), Error> {
         let is_pending = |entry: &&RecordEntry| state_of_size(entry.size) == State::Pending;
@@ -110,6 +139,17 @@ impl<B: Backend> Store<B> {
         }
         let refer = ReferToPending(pending, self.clock.now());
         self.backend.transact(Durability::Deferred, refer).await
+    }
+}
+
+/// Returns whether the store removes what is Dead.
+struct Purges;
+
+impl Transaction for Purges {
+    type Output = bool;
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
+        Ok(records.purges())
     }
 }
 

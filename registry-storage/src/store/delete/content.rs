@@ -255,10 +255,10 @@ impl DeleteManifest {
         self
     }
 
-    /// Returns a transaction that only ends the delete of this note. A manifest that still exists is rewritten, so that
-    /// a delete of it that is still in progress begins again.
-    pub(super) fn end_of(mut self, note: Key) -> Self {
-        self.note = Some(note);
+    /// Returns a transaction that only ends a delete, and its note if it has one. A manifest that still exists is rewritten,
+    /// so that a delete of it that is still in progress begins again.
+    pub(super) fn end(mut self, note: Option<Key>) -> Self {
+        self.note = note;
         self.is_end = true;
         self
     }

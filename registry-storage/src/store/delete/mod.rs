@@ -59,14 +59,22 @@ impl<B: Backend> Store<B> {
                 let remove = RemoveNote(note.clone());
                 self.backend.transact(Durability::Deferred, remove).await
             }
-            NoteKind::DeleteManifest => {
-                let end = DeleteManifest::new(&*self.backend, &repository, &digest, now)
-                    .keeping(self.keep(EndReason::ManifestDeleted))
-                    .end_of(note.clone());
-                transact_all(&*self.backend, |_| Durability::Deferred, end).await?;
-                Ok(())
-            }
+            NoteKind::DeleteManifest => self.end_delete(&repository, &digest, Some(note.clone())).await,
         }
+    }
+
+    /// Deletes what is left of the tags of a manifest that was deleted, and the note of that.
+    pub(in crate::store) async fn end_delete(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        note: Option<Key>,
+    ) -> Result<(), Error> {
+        let end = DeleteManifest::new(&*self.backend, repository, digest, self.clock.now())
+            .keeping(self.keep(EndReason::ManifestDeleted))
+            .end(note);
+        transact_all(&*self.backend, |_| Durability::Deferred, end).await?;
+        Ok(())
     }
 
     /// Removes a blob from a repository.
@@ -164,6 +172,48 @@ impl<B: Backend> Store<B> {
         } else {
             Err(self.unknown_manifest(repository).await?)
         }
+    }
+
+    /// Deletes a tag that was read, and whose manifest is gone. Whoever read it has an answer also if this fails.
+    pub(in crate::store) async fn delete_dead_tag(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        tag: &Tag,
+    ) {
+        if self.backend.is_read_only() {
+            return;
+        }
+        let delete = DeleteDeadTag {
+            repository: repository.clone(),
+            digest: digest.clone(),
+            tag: tag.clone(),
+            keep: self.keep(EndReason::ManifestDeleted),
+            now: self.clock.now(),
+        };
+        if let Err(error) = self.backend.transact(Durability::Deferred, delete).await {
+            let cause = std::error::Error::source(&error);
+            tracing::warn!(%repository, %tag, cause, "a tag whose manifest is gone cannot be deleted now");
+        }
+    }
+}
+
+/// Makes a tag a tombstone if the manifest that it names is gone.
+#[derive(Clone)]
+struct DeleteDeadTag {
+    repository: RepositoryName,
+    digest: Digest,
+    tag: Tag,
+    keep: Option<Keep>,
+    now: Timestamp,
+}
+
+impl Transaction for DeleteDeadTag {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        let keep = self.keep.as_ref();
+        write_tag_tombstone(records, &self.repository, &self.digest, &self.tag, keep, self.now).await
     }
 }
 

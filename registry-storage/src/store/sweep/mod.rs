@@ -185,6 +185,23 @@ struct Deleting {
     failures_in_a_row: u32,
 }
 
+impl Deleting {
+    /// Goes on after bytes that cannot be deleted, or an upload that cannot be aborted: the next may be.
+    ///
+    /// # Errors
+    /// The error itself, if many failed in a row.
+    fn failed(&mut self, name: &BytesName, error: Error) -> Result<(), Error> {
+        if self.failures_in_a_row >= FAILURES_IN_A_ROW {
+            return Err(error);
+        }
+        let cause = std::error::Error::source(&error);
+        tracing::error!(%name, %error, cause, "bytes that nothing names cannot be deleted");
+        self.undeleted += 1;
+        self.failures_in_a_row += 1;
+        Ok(())
+    }
+}
+
 impl<B: Backend> Store<B> {
     /// Sweeps once, as [`Maintenance::sweep`](crate::Maintenance::sweep) says: bytes are found first, then the sessions are
     /// read, then the blobs, then the quarantine, and a name only ever moves in that direction.
@@ -250,13 +267,7 @@ impl<B: Backend> Store<B> {
                     deleting.deleted += 1;
                     deleting.failures_in_a_row = 0;
                 }
-                Err(error) if deleting.failures_in_a_row >= FAILURES_IN_A_ROW => return Err(error),
-                Err(error) => {
-                    let cause = std::error::Error::source(&error);
-                    tracing::error!(%name, %error, cause, "bytes that nothing names cannot be deleted");
-                    deleting.undeleted += 1;
-                    deleting.failures_in_a_row += 1;
-                }
+                Err(error) => deleting.failed(&name, error)?,
             }
         }
         Ok(deleting.undeleted == undeleted)

@@ -82,17 +82,24 @@ impl<B: Backend> Store<B> {
                     self.note_session(id, &session);
                 }
                 if self.is_idle(&session) {
-                    let Some(aborted) = self.abort_idle_session(&key, unreadable).await? else {
-                        continue;
-                    };
+                    match self.abort_idle_session(&key, unreadable).await {
+                        Ok(Some(aborted)) => session = aborted,
+                        Ok(None) => continue,
+                        Err(error) => {
+                            deleting.failed(&session.record.bytes.name, error)?;
+                            continue;
+                        }
+                    }
                     report.aborted_uploads += 1;
-                    session = aborted;
                 }
                 if session.upload.length().is_err() {
                     if session.record.has_left_bytes {
                         // Unfinished bytes in a bucket are not listed. They are there if another push had stored the blob, or if
                         // the abort failed when the session ended.
-                        self.backend.abort_bytes(&session.record.bytes).await?;
+                        if let Err(error) = self.backend.abort_bytes(&session.record.bytes).await {
+                            deleting.failed(&session.record.bytes.name, error)?;
+                            continue;
+                        }
                     }
                     unnamed.extend(Unnamed::of_session(&session.record));
                     let age = self.clock.now().since(session.record.stamp.written);
