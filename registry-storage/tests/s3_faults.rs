@@ -350,6 +350,29 @@ async fn a_listing_that_is_none_is_not_an_empty_one() {
     assert_eq!(backend.list(&key, None, 10).await.unwrap().len(), 1);
 }
 
+/// A connection of which nothing comes back, as one that a firewall forgot, costs some seconds and is no failure.
+#[tokio::test]
+async fn reads_get_an_answer_although_a_connection_is_silent() {
+    let silent = S3Fault::Delay(Duration::from_secs(600));
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let (key, value) = (Key::from_stored("uploads/a"), value("a"));
+    put(&backend, &key, &value, Condition::Absent).await.unwrap();
+    for others in 0..4 {
+        double.faults().fault_after(others, silent);
+    }
+    let (read, stat, sizes, listed) = tokio::join!(
+        backend.get(&key),
+        backend.transact(Durability::Synced, StatOf(key.clone())),
+        backend.sizes(std::slice::from_ref(&key)),
+        backend.list(&key, None, 10),
+    );
+    assert_eq!(read.unwrap().unwrap().value, value);
+    assert!(stat.unwrap().is_some());
+    assert!(sizes.unwrap().iter().all(Option::is_some));
+    assert_eq!(listed.unwrap().len(), 1);
+}
+
 /// Answers that say nothing about an object: the bucket is gone, or the access key (versitygw answers 404), a right or the
 /// address, or a proxy answers.
 const SAYING_NOTHING: [S3Fault; 10] = [

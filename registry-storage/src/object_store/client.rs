@@ -1,22 +1,29 @@
 //! The HTTP client of a store: the library's, which learns what never passes and what a redirect says.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::HeaderMap;
+use futures_util::stream::FuturesUnordered;
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
+use http::{HeaderMap, Request};
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
-    HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
+    HttpResponseBody, HttpService, ReqwestConnector,
 };
+use tokio::time::timeout;
 
 use super::answer::{Answer, text_of};
 
 /// The longest content of an answer that is no success, in bytes; the rest is not read.
 const FAILURE_BYTES: usize = 64 * 1024;
+
+/// How long a read waits for the beginning of its answer before it is sent once more, and how long both wait then. A connection
+/// whose other end is gone, or which a firewall has forgotten, says nothing for minutes, and clients wait half of one.
+const REPEATED_AFTER: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(10)];
 
 /// Creates such clients, and keeps the last one. A builder of a store creates those that ask for its keys first, and then the one
 /// of all requests.
@@ -63,7 +70,11 @@ impl HttpService for Client {
         let condition = ["if-match", "if-none-match"]
             .into_iter()
             .find(|name| request.headers().contains_key(*name));
-        let mut response = self.0.execute(request).await?;
+        let mut response = if request.method().is_safe() {
+            self.read(request).await?
+        } else {
+            self.0.execute(request).await?
+        };
         let status = response.status();
         if status.is_success() && lists {
             return listing(response).await;
@@ -91,6 +102,26 @@ impl HttpService for Client {
             answer.region = region.to_str().ok().map(str::to_owned);
         }
         Err(refused(answer))
+    }
+}
+
+impl Client {
+    /// Sends a request without a body, and once more on another connection if there is no answer for a while. The first answer
+    /// counts: a store that is only slow still gives its own.
+    async fn read(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (head, _) = request.into_parts();
+        let send = || {
+            self.0
+                .execute(Request::from_parts(head.clone(), HttpRequestBody::empty()))
+        };
+        let mut sent = FuturesUnordered::from_iter([send()]);
+        for wait in REPEATED_AFTER {
+            if let Ok(answer) = timeout(wait, sent.select_next_some()).await {
+                return answer;
+            }
+            sent.push(send());
+        }
+        sent.select_next_some().await
     }
 }
 
@@ -167,7 +198,57 @@ pub(super) async fn beginning(body: HttpResponseBody) -> Result<String, HttpErro
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    /// A store on one connection of which nothing comes back.
+    #[derive(Clone, Debug, Default)]
+    struct HalfOpen {
+        silent: usize,
+        requests: Arc<AtomicUsize>,
+    }
+
+    #[async_trait]
+    impl HttpService for HalfOpen {
+        async fn call(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+            if self.requests.fetch_add(1, Ordering::Relaxed) < self.silent {
+                std::future::pending::<()>().await;
+            }
+            Ok(HttpResponse::new(Bytes::from_static(b"content").into()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_without_an_answer_is_sent_once_more_and_a_write_is_not() {
+        use http::Method;
+
+        let ask = async |method: Method, silent: usize| {
+            let store = HalfOpen {
+                silent,
+                ..HalfOpen::default()
+            };
+            let client = Client(HttpClient::new(store.clone()));
+            let request = Request::builder().method(method).uri("http://store/key");
+            let request = request.body(HttpRequestBody::empty()).unwrap();
+            let begun = tokio::time::Instant::now();
+            let answer = timeout(Duration::from_secs(30), client.call(request)).await;
+            (
+                answer.is_ok(),
+                begun.elapsed().as_secs(),
+                store.requests.load(Ordering::Relaxed),
+            )
+        };
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(ask(method.clone(), 0).await, (true, 0, 1));
+            assert_eq!(ask(method.clone(), 1).await, (true, 5, 2));
+            assert_eq!(ask(method.clone(), 2).await, (true, 15, 3));
+            assert_eq!(ask(method, 3).await, (false, 30, 3));
+        }
+        for method in [Method::PUT, Method::POST, Method::DELETE] {
+            assert_eq!(ask(method, 1).await, (false, 30, 1));
+        }
+    }
 
     #[test]
     fn only_a_listing_that_is_whole_is_one() {

@@ -15,7 +15,11 @@ use super::connection::ConnectionFailure;
 pub(super) fn convert(error: object_store::Error) -> Error {
     let failure = StoreFailure::of(&error);
     let converted = match failure.nature() {
-        Nature::Passing => Error::from(ErrorCode::Unavailable),
+        Nature::Passing if failure.is_busy() => Error::from(ErrorCode::Unavailable),
+        Nature::Passing => Error::new(
+            ErrorCode::Unavailable,
+            "The registry's storage does not answer; try again.",
+        ),
         Nature::Outage | Nature::Misconfigured => Error::new(
             ErrorCode::Unavailable,
             "The registry cannot use its storage; its log says why.",
@@ -120,6 +124,15 @@ impl StoreFailure {
         Self {
             request: chain(error).find_map(|cause| request(&cause.to_string())),
             reason: Reason::of(error),
+        }
+    }
+
+    /// Returns whether the store has too much to do, or two writers met.
+    fn is_busy(&self) -> bool {
+        match &self.reason {
+            Reason::Answer(answer) => matches!(answer.status, 409 | 429 | 503),
+            Reason::Conflict => true,
+            _ => false,
         }
     }
 
