@@ -188,11 +188,24 @@ fn replicas_with_one_file_of_keys_keep_none_in_the_bucket() {
 }
 
 #[test]
-fn a_missing_file_of_keys_is_made_and_said_so() {
+fn a_missing_file_of_keys_is_refused_as_each_replica_would_make_others() {
     let place = Place::with_tokens(", keys: FOLDER/keys.json");
     set_password(&place.users(), "alice", "secret");
-    let [server]: [Server; 1] = place.start();
-    server.output_with("`auth.token.builtin.keys` was not there, so it was made");
+    let configuration = place.configuration();
+    for command in [
+        &["serve", plain(&configuration), "--listen", "127.0.0.1:0"][..],
+        &["config", "check", plain(&configuration)],
+    ] {
+        let refused = run(command);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = [refused.stdout, refused.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("auth.token.builtin.keys"), "{said}");
+        assert!(said.contains("registry-bin token-keys new "), "{said}");
+    }
+    let keys = configuration.with_file_name("keys.json");
+    assert!(run(&["token-keys", "new", plain(&keys)]).status.success());
+    let [_server]: [Server; 1] = place.start();
 }
 
 #[test]

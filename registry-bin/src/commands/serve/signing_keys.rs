@@ -27,6 +27,8 @@ pub(super) enum SigningKeyPlace {
     Folder(Mutex<PathBuf>),
     /// In a file that other servers may share. It is created once, and then only read.
     Shared(PathBuf),
+    /// In a file that the replicas on a bucket share: one that is missing is refused, as each would make up other keys.
+    OfReplicas(PathBuf),
     /// In a record of the bucket or memory, which other servers on the same bucket read too.
     Record,
 }
@@ -34,6 +36,7 @@ pub(super) enum SigningKeyPlace {
 impl SigningKeyPlace {
     pub(super) fn of(file: Option<&Path>, location: &StorageLocation) -> Self {
         match (file, location) {
+            (Some(file), StorageLocation::Bucket(_)) => Self::OfReplicas(file.to_owned()),
             (Some(file), _) => Self::Shared(file.to_owned()),
             (None, StorageLocation::Folder(root)) => Self::Folder(Mutex::new(signing_keys_file(root))),
             (None, StorageLocation::Bucket(_) | StorageLocation::Memory) => Self::Record,
@@ -45,6 +48,7 @@ impl SigningKeyPlace {
         let path = match self {
             Self::Folder(path) => path.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             Self::Shared(path) => path.clone(),
+            Self::OfReplicas(path) => return read(path).map(drop),
             Self::Record => return Ok(()),
         };
         if path.exists() {
@@ -84,6 +88,7 @@ impl SigningKeyPlace {
                 }
                 Ok(keys)
             }
+            Self::OfReplicas(path) => read(path),
             Self::Record => Handle::current().block_on(read_record(store)),
         }
     }
@@ -102,6 +107,19 @@ fn read_or_create(path: &Path) -> Result<SigningKeys, Failure> {
         // If another process was faster, its keys are used.
         secret_file::create(path, &keys.to_text()).map_err(|cause| failed().because(cause))?;
     }
+    read(path)
+}
+
+fn read(path: &Path) -> Result<SigningKeys, Failure> {
+    let file = path.display();
+    if !path.exists() {
+        let message = format!(
+            "there is no file at {file}, and for a bucket none is made, as each replica would sign with other keys; run `registry-bin \
+             token-keys new {file}`, and give all replicas the same file, or leave the key away: then the keys are in the bucket"
+        );
+        return Err(Failure::of("auth.token.builtin.keys", message));
+    }
+    let failed = || Failure::new(format!("cannot use {file}"));
     let text = bounded_file::read_to_string(path).map_err(|cause| failed().because(cause))?;
     SigningKeys::from_text(&text).map_err(|cause| failed().because(cause))
 }

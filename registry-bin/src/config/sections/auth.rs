@@ -264,7 +264,7 @@ pub(crate) struct BuiltinTokens {
     /// How long a token is valid, from 1m to 720h.
     #[serde(default = "five_minutes")]
     pub(crate) lifetime: GoDuration,
-    /// The file of the keys that sign tokens, the same for all replicas; created if missing, and never replaced. By default the keys are in the data folder, or in the bucket, where all replicas share them, and replaced every month.
+    /// The file of the keys that sign tokens, the same for all replicas; created if missing, except for a bucket, and never replaced. By default the keys are in the data folder, or in the bucket, where all replicas share them, and replaced every month.
     #[serde(default)]
     pub(crate) keys: Option<FilePath>,
 }
