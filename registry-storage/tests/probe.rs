@@ -214,3 +214,20 @@ async fn any_s3_passes_each_time() {
         );
     }
 }
+
+/// `S3_TEST_REFUSED` names the probes that the server may fail, such as `one-creator,one-updater`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs S3_TEST_ENDPOINT, S3_TEST_BUCKET and S3_TEST_REFUSED"]
+async fn any_s3_is_refused_each_time() {
+    let expected = std::env::var("S3_TEST_REFUSED").unwrap();
+    let (backend, ()) = any_s3::start().await;
+    for _ in 0..20 {
+        match backend.probe_promises(NOW).await {
+            Err(ProbeError::Broken { promise, found, .. }) => {
+                println!("{}: {found}", promise.name());
+                assert!(expected.split(',').any(|name| name == promise.name()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

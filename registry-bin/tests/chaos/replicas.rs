@@ -17,7 +17,8 @@ use crate::support::content::Random;
 use crate::support::server::{Server, until};
 
 const SECONDS: u64 = 45;
-const REPLICAS: usize = 3;
+/// How many there are at most.
+const MOST_REPLICAS: usize = 3;
 const CLIENTS: u64 = 4;
 /// How many requests in a hundred the bucket fails.
 const FAULTS: usize = 5;
@@ -27,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(30);
 /// not repeat the upload of a configuration.
 const IDLE: Duration = Duration::from_secs(25);
 /// By how many seconds the clocks of the replicas are wrong, where `faketime` is installed.
-const CLOCKS: [&str; REPLICAS] = ["+5s", "-5s", "+0s"];
+const CLOCKS: [&str; MOST_REPLICAS] = ["+5s", "-5s", "+0s"];
 
 fn variable(name: &str, default: u64) -> u64 {
     let set = std::env::var(name).ok();
@@ -85,8 +86,8 @@ fn run(store: &Store) {
     let mut random = Random::new(seed);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let configuration = folder.path().join("config.yml");
-    // One run with deletes on condition, one without.
-    let deletes_on_condition = seed.is_multiple_of(2);
+    let (deletes_on_condition, one_write_a_second) = (seed.is_multiple_of(2), seed.is_multiple_of(5));
+    let count = if seed.is_multiple_of(3) { 2 } else { MOST_REPLICAS };
     let text = format!(
         "version: 0.1\nstorage: {{s3: {}, delete: {{enabled: true}}, \
          maintenance: {{uploadpurging: {{age: {}s, interval: 1s}}}}}}\n\
@@ -97,7 +98,7 @@ fn run(store: &Store) {
     );
     fs::write(&configuration, text).expect("the file can be written");
 
-    let balancer = Balancer::start(REPLICAS);
+    let balancer = Balancer::start(count);
     let mut clients: Vec<Client> = (0..CLIENTS)
         .map(|number| Client::new(number, seed, balancer.address(), GRACE))
         .collect();
@@ -106,12 +107,15 @@ fn run(store: &Store) {
     let (mut kills, mut stops) = (0, 0);
     let stop = AtomicBool::new(false);
     let mut replicas: Vec<Server> = Vec::new();
-    for number in 0..REPLICAS {
+    for number in 0..count {
         let replica = start(number, &configuration, store);
         balancer.set(number, Some(replica.address()));
         replicas.push(replica);
     }
     store.fail(seed, FAULTS);
+    if one_write_a_second {
+        store.take_one_write_a_second();
+    }
     thread::scope(|scope| {
         // A client that fails stops all, or the scope would wait for the others.
         let _stopped = StopAtEnd(&stop);
@@ -140,7 +144,7 @@ fn run(store: &Store) {
             while waited.elapsed() < pause && Instant::now() < end && !stop.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(50));
             }
-            let number = random.below(REPLICAS as u64) as usize;
+            let number = random.below(count as u64) as usize;
             let replica = replicas.remove(number);
             require_no_panic(&replica);
             if random.below(4) == 0 {
