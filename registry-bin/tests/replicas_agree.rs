@@ -5,11 +5,12 @@
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use registry_http::auth::SigningKeys;
 use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
 use registry_storage::{Maintenance as _, SecretName, Store};
+use serde::Deserialize;
 use tempfile::TempDir;
 
 use support::address::free_address;
@@ -386,16 +388,100 @@ fn deployed(file: &str) -> PathBuf {
 #[test]
 fn clients_of_the_proxy_notice_nothing_of_a_replica_that_is_killed_and_one_that_ends() {
     let bucket = BucketServer::start();
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let users = folder.path().join("users");
-    set_password(&users, "alice", "secret");
-    let environment = [
+    serve_by_proxy(&[
         ("REGISTRY_STORAGE_S3_REGIONENDPOINT", bucket.url()),
         ("REGISTRY_STORAGE_S3_BUCKET", "bucket"),
         ("REGISTRY_STORAGE_S3_ACCESSKEY", "double"),
         ("REGISTRY_STORAGE_S3_SECRETKEY", "double"),
-        ("REGISTRY_AUTH_TOKEN_BUILTIN_USERS", plain(&users)),
-    ];
+    ]);
+}
+
+/// The same on the bucket of the compose file.
+#[test]
+#[ignore = "needs VERSITYGW"]
+fn clients_of_the_proxy_notice_nothing_on_versitygw_as_it_is_deployed() {
+    let bucket = DeployedBucket::start();
+    let endpoint = format!("http://{}", bucket.address);
+    serve_by_proxy(&[
+        ("REGISTRY_STORAGE_S3_REGIONENDPOINT", &endpoint),
+        (
+            "REGISTRY_STORAGE_S3_ACCESSKEY",
+            &bucket.replica["REGISTRY_STORAGE_S3_ACCESSKEY"],
+        ),
+        (
+            "REGISTRY_STORAGE_S3_SECRETKEY",
+            &bucket.replica["REGISTRY_STORAGE_S3_SECRETKEY"],
+        ),
+    ]);
+}
+
+#[derive(Debug, Deserialize)]
+struct Compose {
+    services: BTreeMap<String, ComposeService>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ComposeService {
+    entrypoint: Vec<String>,
+    environment: BTreeMap<String, String>,
+}
+
+/// The bucket of the compose file as a process, which ends with the value, and the variables of its replicas.
+struct DeployedBucket {
+    process: Child,
+    address: SocketAddr,
+    replica: BTreeMap<String, String>,
+    _folder: TempDir,
+}
+
+impl DeployedBucket {
+    fn start() -> Self {
+        let program = std::env::var("VERSITYGW").expect("VERSITYGW names the program");
+        let text = fs::read_to_string(deployed("compose.yml")).expect("a file of deploy/");
+        let text = text.replace(
+            "${SECRET_KEY:?see the first lines of this file}",
+            "0123456789abcdef",
+        );
+        let mut compose: Compose = serde_saphyr::from_str(&text).expect("a compose file");
+        let [bucket, replica] = ["bucket", "registry-1"].map(|name| {
+            let service = compose.services.remove(name);
+            service.unwrap_or_else(|| panic!("there is no {name}"))
+        });
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let data = folder.path().join("data");
+        let in_container = |word: &String| word.replace("/data", plain(&data)).replace("versitygw", &program);
+        let entrypoint: Vec<String> = bucket.entrypoint.iter().map(in_container).collect();
+        // In its container it takes its default, 7070, which is where the replicas look for it.
+        let address = free_address();
+        let mut command = Command::new(&entrypoint[0]);
+        command.args(&entrypoint[1..]).envs(bucket.environment);
+        command.env("VGW_PORT", address.to_string());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().expect("the bucket starts");
+        until(|| TcpStream::connect(address).is_ok());
+        Self {
+            process,
+            address,
+            replica: replica.environment,
+            _folder: folder,
+        }
+    }
+}
+
+impl Drop for DeployedBucket {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Serves a bucket by three replicas behind the proxy, of which one is killed and one ends.
+fn serve_by_proxy(bucket: &[(&str, &str)]) {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let users = folder.path().join("users");
+    set_password(&users, "alice", "secret");
+    let environment = [bucket, &[("REGISTRY_AUTH_TOKEN_BUILTIN_USERS", plain(&users))]].concat();
     let replicas = [(); 3].map(|()| Server::configured_with(&deployed("config.yml"), &environment));
     let Some(proxy) = Proxy::start(&replicas) else {
         return;

@@ -184,14 +184,14 @@ impl ObjectStoreBackend {
     }
 
     /// Returns whether processes may remove records of this store. Another one may have found that the store keeps the condition of a
-    /// delete, and this one not.
+    /// delete, and this one not; or have a key that signs deletes, where this one's does not.
     pub(super) fn may_purge(&self) -> bool {
-        self.deleter.is_some() || self.decides_conditions()
+        self.deleter.is_some() || self.deletes_on_condition() || self.decides_conditions()
     }
 
     /// Returns whether this process removes records on condition.
     pub(super) fn purges(&self) -> bool {
-        self.deletes_on_condition() || self.decides_conditions()
+        self.deleter.is_some() && self.deletes_on_condition() || self.decides_conditions()
     }
 
     /// Returns whether a write of the same value, after one whose outcome is not known, may bring back a version that others have read
