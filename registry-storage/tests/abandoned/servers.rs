@@ -25,7 +25,8 @@ async fn listed(backend: &ObjectStoreBackend) -> usize {
     count
 }
 
-/// More uploads than in one page, and one of a session that a sweeper with a clock far ahead meets.
+/// More uploads than in one page, and one of a session that a sweeper with a clock far ahead meets. rclone allows that many with
+/// `--multipart-max-uploads 2000`.
 async fn are_listed_and_aborted(backend: ObjectStoreBackend) {
     const LOST: usize = 1001;
     let clock = clock_at(SystemClock.now());

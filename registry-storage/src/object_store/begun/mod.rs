@@ -164,7 +164,7 @@ impl ObjectStoreBackend {
         let is_there = self
             .bytes_path(&name)
             .is_ok_and(|path| path.as_ref() == upload.key);
-        is_there.then(|| BegunBytes {
+        is_there.then_some(BegunBytes {
             bytes: StagedBytes {
                 name,
                 token: Some(upload.id),
