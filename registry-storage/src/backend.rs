@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_core::Stream;
+use futures_util::stream;
 use registry_core::quota::Amount;
 use registry_core::storage::BlobContent;
-use registry_core::{Digest, Error, RepositoryName};
+use registry_core::{Digest, Error, RepositoryName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes_name::BytesName;
@@ -246,6 +248,15 @@ pub struct StagedBytes {
     /// The backend's name for the write, if it has one (a multipart upload).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+}
+
+/// Bytes that a medium keeps the parts of, because somebody began to write them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BegunBytes {
+    /// The bytes, with the backend's name for the write.
+    pub bytes: StagedBytes,
+    /// When that was begun, by the clock of the medium.
+    pub begun: Timestamp,
 }
 
 /// A part of unfinished bytes.
@@ -510,6 +521,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         name: &BytesName,
         range: Range<u64>,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Lists, page by page, the unfinished bytes that [`abort_bytes`](Self::abort_bytes) drops and
+    /// [`list_bytes`](Self::list_bytes) does not show, whoever began them. A medium that cannot say that lists none, which is the
+    /// default.
+    fn begun_bytes(&self) -> impl Stream<Item = Result<Vec<BegunBytes>, Error>> + Send {
+        stream::empty()
+    }
 
     /// Drops what was written of unfinished bytes that nothing names any more, unless they are listed as bytes.
     fn abort_bytes(&self, bytes: &StagedBytes) -> impl Future<Output = Result<(), Error>> + Send;

@@ -42,6 +42,7 @@ impl Sweeper {
                     Ok(report) => tracing::info!(
                         is_full = report.is_full,
                         aborted_uploads = report.aborted_uploads,
+                        abandoned_uploads = report.abandoned_uploads,
                         forgotten_uploads = report.forgotten_uploads,
                         dropped_blobs = report.dropped_blobs,
                         deleted_bytes = report.deleted_bytes,

@@ -326,8 +326,9 @@ async fn no_upload_stays_in_the_bucket() {
     storage.cancel_upload(&uploads[2]).await.unwrap_err();
     storage.upload_status(&uploads[2]).await.unwrap_err();
     assert_eq!(double.open_uploads(), 2);
-    store.sweep(&SweepOptions::default()).await.unwrap();
-    assert_eq!(double.open_uploads(), 0);
+    let report = store.sweep(&SweepOptions::default()).await.unwrap();
+    // The sessions tell of them.
+    assert_eq!((double.open_uploads(), report.abandoned_uploads), (0, 0));
     assert_eq!(
         double
             .objects()

@@ -57,6 +57,12 @@ impl Collected {
             }
             if let Some(swept) = &self.swept {
                 parts.push(format!("Deleted {}.", count(swept.deleted_bytes, "byte string")));
+                if swept.abandoned_uploads > 0 {
+                    let abandoned = count(swept.abandoned_uploads, "upload");
+                    parts.push(format!(
+                        "Aborted {abandoned} in the bucket that no record told of any more."
+                    ));
+                }
                 if swept.undeleted_bytes > 0 {
                     let undeleted = count(swept.undeleted_bytes, "byte string");
                     parts.push(format!(
@@ -210,6 +216,7 @@ impl Collected {
             "forgottenManifests": report.deleted.forgotten_manifests,
             "forgottenTags": report.deleted.forgotten_tags,
             "deletedByteStrings": self.swept.map_or(0, |swept| swept.deleted_bytes),
+            "abandonedUploads": self.swept.map_or(0, |swept| swept.abandoned_uploads),
             "undeletedByteStrings": self.swept.map_or(0, |swept| swept.undeleted_bytes),
             "condemnedGoFrom": self.later(),
             "droppedTags": self.retained.map_or(0, |retained| retained.dropped_tags),

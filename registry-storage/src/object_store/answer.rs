@@ -107,6 +107,15 @@ pub(super) fn text_of<'a>(xml: &'a str, name: &str) -> Option<Cow<'a, str>> {
     Some(unescape(text))
 }
 
+/// Returns what is in each element with this name, none of which is in another one.
+#[cfg(feature = "s3")]
+pub(super) fn elements<'a>(xml: &'a str, name: &str) -> Vec<&'a str> {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    let after_each = xml.split(&*open).skip(1);
+    let contents = after_each.filter_map(|after| after.split_once(&*close));
+    contents.map(|(content, _)| content).collect()
+}
+
 fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains('&') {
         return text.into();

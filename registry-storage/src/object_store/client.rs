@@ -161,35 +161,42 @@ async fn listing(response: HttpResponse) -> Result<HttpResponse, HttpError> {
     Err(refused(answer))
 }
 
-/// Returns whether a document is a listing, and names as much as it says that it does.
-fn is_listing(document: &str) -> bool {
+/// Returns whether the element that a document consists of has this name.
+pub(super) fn has_root(document: &str, root: &str) -> bool {
     let mut rest = document.trim_start_matches('\u{feff}').trim_start();
     if let Some((_, after)) = rest.strip_prefix("<?xml").and_then(|rest| rest.split_once("?>")) {
         rest = after.trim_start();
     }
-    let names_root = |root: &str| {
-        let rest = rest.strip_prefix('<').and_then(|rest| rest.strip_prefix(root));
-        rest.is_some_and(|rest| rest.starts_with(['>', ' ', '\t', '\r', '\n']))
-    };
-    if names_root("EnumerationResults") {
+    let rest = rest.strip_prefix('<').and_then(|rest| rest.strip_prefix(root));
+    rest.is_some_and(|rest| rest.starts_with(['>', ' ', '\t', '\r', '\n']))
+}
+
+/// Returns whether a document is a listing, and names as much as it says that it does.
+fn is_listing(document: &str) -> bool {
+    if has_root(document, "EnumerationResults") {
         return true;
     }
     let says = |name: &str| text_of(document, name).unwrap_or_default();
     let is_whole = says("IsTruncated") != "true" || !says("NextContinuationToken").is_empty();
     let counts_some = says("KeyCount").parse::<u64>().is_ok_and(|count| count > 0);
     let has_some = document.contains("<Contents") || document.contains("<CommonPrefixes");
-    names_root("ListBucketResult") && is_whole && (has_some || !counts_some)
+    has_root(document, "ListBucketResult") && is_whole && (has_some || !counts_some)
 }
 
 /// Reads the beginning of the body of a failure.
 pub(super) async fn beginning(body: HttpResponseBody) -> Result<String, HttpError> {
+    first_bytes(body, FAILURE_BYTES).await
+}
+
+/// Reads at most as many bytes of a text; the rest is not read.
+pub(super) async fn first_bytes(body: HttpResponseBody, most: usize) -> Result<String, HttpError> {
     let mut chunks = body.bytes_stream();
     let mut content = Vec::new();
     while let Some(chunk) = chunks.next().await {
         let chunk: Bytes = chunk?;
-        let room = FAILURE_BYTES - content.len();
+        let room = most - content.len();
         content.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-        if content.len() == FAILURE_BYTES {
+        if content.len() == most {
             break;
         }
     }

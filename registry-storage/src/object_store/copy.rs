@@ -73,7 +73,7 @@ impl ObjectStoreBackend {
         };
         let sent = self.send_parts(&staged, &*content, size).await;
         if sent.is_err() {
-            // Nothing continues it. What cannot be aborted is left to the bucket's rule for incomplete uploads.
+            // Nothing continues it. What cannot be aborted is left to a sweep of everything.
             drop(self.abort(&staged).await);
         }
         match sent {

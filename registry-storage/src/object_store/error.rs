@@ -72,6 +72,13 @@ pub(super) fn names_bad_part(error: &object_store::Error) -> bool {
         || Answer::of(error).is_some_and(|answer| is_bad(&answer.code))
 }
 
+/// Returns the answer of a store that does not do what was asked, or does not let this key do it. It says the same the next time.
+#[cfg(feature = "s3")]
+pub(super) fn refusal(error: &object_store::Error) -> Option<Answer> {
+    // A success that is something else comes from a store that does not know the question.
+    Answer::of(error).filter(|answer| matches!(answer.status, 200..=299 | 400 | 403 | 405 | 501))
+}
+
 /// Returns whether the store takes no other bytes under the number of a part that was sent before, as rclone.
 pub(super) fn refuses_other_bytes(error: &object_store::Error) -> bool {
     // Whoever did not implement parts would not have begun the upload.

@@ -3,6 +3,8 @@
 mod answer;
 #[cfg(feature = "azure")]
 mod azure;
+#[cfg(feature = "s3")]
+pub(crate) mod begun;
 mod bytes;
 mod cache;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
@@ -39,6 +41,8 @@ use std::time::Duration;
 
 use ::bytes::Bytes;
 use async_trait::async_trait;
+#[cfg(feature = "s3")]
+use futures_core::Stream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::ObjectStore;
 use object_store::list::PaginatedListStore;
@@ -70,6 +74,8 @@ use self::records::DeleteIf;
 pub use self::s3::{S3Encryption, S3Options};
 use self::single_writer::SingleWriter;
 pub use self::single_writer::WriterError;
+#[cfg(feature = "s3")]
+use crate::backend::BegunBytes;
 use crate::backend::{
     Backend, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry, RecordTransaction,
     StagedBytes, Stat, Transaction, Version, VersionedRecord, WriteGuard, WriteState,
@@ -89,9 +95,9 @@ impl<T: ObjectStore + MultipartStore + PaginatedListStore> Objects for T {}
 /// content, so each value must hold a fresh nonce, as [`RecordTransaction::put`] requires. The nonce also distinguishes
 /// a write whose answer was lost from another writer's.
 ///
-/// *Bytes* up to a part's size are one object, larger ones an upload in parts. An upload that was created in the bucket
-/// and never recorded, because the process died in between, is not found again: give the bucket a lifecycle rule that
-/// aborts incomplete uploads some days after sessions expire.
+/// *Bytes* up to a part's size are one object, larger ones an upload in parts. An upload of which no record tells, because the
+/// process died in between or the record was lost, is found by a sweep of everything in a bucket of S3. Give another bucket a
+/// lifecycle rule that aborts incomplete uploads some days after sessions expire.
 ///
 /// A *transaction* runs its steps one after the other; each step is durable once it has returned.
 #[derive(Clone)]
@@ -99,6 +105,9 @@ pub struct ObjectStoreBackend {
     store: Arc<dyn Objects>,
     /// The store is the memory of this process.
     is_memory: bool,
+    /// What can ask the store for the uploads that were begun.
+    #[cfg(feature = "s3")]
+    begun: Option<Arc<begun::UploadListing>>,
     /// What can ask the store for deletes on condition.
     deleter: Option<Arc<dyn DeleteIf>>,
     /// The version of an object is a hash of its content, so it comes back with the same content.
@@ -191,6 +200,8 @@ impl ObjectStoreBackend {
             store,
             patience: waits.then_some(REQUEST_TIMEOUT),
             is_memory,
+            #[cfg(feature = "s3")]
+            begun: None,
             deleter: None,
             versions_are_hashes: false,
             deletes_on_condition: Arc::default(),
@@ -528,6 +539,11 @@ impl Backend for ObjectStoreBackend {
     /// Does nothing: each read is a request.
     async fn forget_cached(&self, _name: &BytesName, _range: Range<u64>) -> Result<(), Error> {
         Ok(())
+    }
+
+    #[cfg(feature = "s3")]
+    fn begun_bytes(&self) -> impl Stream<Item = Result<Vec<BegunBytes>, Error>> + Send {
+        self.begun()
     }
 
     async fn abort_bytes(&self, bytes: &StagedBytes) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3Conditio
 
 use super::ObjectStoreBackend;
 use super::PartSize;
+use super::begun::UploadListing;
 use super::client::Connector;
 use super::conditional_delete::ConditionalDeletes;
 use super::location::{LocationError, NO_LIMIT, is_plain_http, retries};
@@ -146,11 +147,14 @@ impl ObjectStoreBackend {
         let Built {
             store,
             signer,
+            uploads,
             deletes,
             address,
         } = build(bucket, options)?;
         let backend = Self::new(store, prefix)?.at(address);
-        let mut backend = backend.with_signer(Arc::new(signer), as_octets());
+        let mut backend = backend
+            .with_signer(Arc::new(signer), as_octets())
+            .listing_uploads(uploads);
         if let Some(deletes) = deletes {
             backend = backend.deleting_by(deletes).with_hashes_as_versions();
         }
@@ -167,6 +171,7 @@ struct Built {
     store: AmazonS3,
     /// Signs URLs for clients.
     signer: AmazonS3,
+    uploads: Option<UploadListing>,
     deletes: Option<ConditionalDeletes>,
     /// What a probe of the store depends on.
     address: String,
@@ -254,6 +259,7 @@ fn build(bucket: &str, options: &S3Options) -> Result<Built, LocationError> {
         true => ConditionalDeletes::signed(Arc::new(store.clone()), &connector),
         false => None,
     };
+    let uploads = UploadListing::signed(Arc::new(store.clone()), &connector);
     let signer = match &options.redirect_endpoint {
         None => store.clone(),
         // The host is part of what is signed. Keys that expire are fetched once for both.
@@ -266,6 +272,7 @@ fn build(bucket: &str, options: &S3Options) -> Result<Built, LocationError> {
     Ok(Built {
         store,
         signer,
+        uploads,
         deletes,
         address,
     })

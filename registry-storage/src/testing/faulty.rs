@@ -9,11 +9,12 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_core::Stream;
 use registry_core::storage::BlobContent;
 use registry_core::{Digest, Error, ErrorCode};
 
 use crate::backend::{
-    Again, Backend, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry,
+    Again, Backend, BegunBytes, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry,
     RecordTransaction, StagedBytes, Stat, Transaction, Version, VersionedRecord, WriteGuard,
 };
 use crate::bytes_name::BytesName;
@@ -454,6 +455,10 @@ impl<B: Backend> Backend for Faulty<B> {
 
     async fn shorten_bytes(&self, bytes: &StagedBytes, size: u64, guard: WriteGuard) -> Result<(), Error> {
         self.plan.call(self.inner.shorten_bytes(bytes, size, guard)).await
+    }
+
+    fn begun_bytes(&self) -> impl Stream<Item = Result<Vec<BegunBytes>, Error>> + Send {
+        self.inner.begun_bytes()
     }
 
     async fn abort_bytes(&self, bytes: &StagedBytes) -> Result<(), Error> {

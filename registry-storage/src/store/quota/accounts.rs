@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use futures_core::Stream;
 use registry_core::policy::Glob;
 use registry_core::quota::{Amount, Quota};
 use registry_core::storage::BlobContent;
@@ -10,8 +11,8 @@ use registry_core::{Algorithm, Digest, Error, RepositoryName};
 
 use super::ledger::Ledger;
 use crate::backend::{
-    Again, Backend, BytesWriter, Durability, Expect, MemoryPermit, RecordEntry, RecordTransaction,
-    StagedBytes, Transaction, VersionedRecord, WriteGuard, WriteState,
+    Again, Backend, BegunBytes, BytesWriter, Durability, Expect, MemoryPermit, RecordEntry,
+    RecordTransaction, StagedBytes, Transaction, VersionedRecord, WriteGuard, WriteState,
 };
 use crate::bytes_name::BytesName;
 use crate::clock::Clock;
@@ -326,6 +327,10 @@ impl<B: Backend> Backend for Accounted<B> {
 
     async fn forget_cached(&self, name: &BytesName, range: Range<u64>) -> Result<(), Error> {
         self.inner.forget_cached(name, range).await
+    }
+
+    fn begun_bytes(&self) -> impl Stream<Item = Result<Vec<BegunBytes>, Error>> + Send {
+        self.inner.begun_bytes()
     }
 
     async fn abort_bytes(&self, bytes: &StagedBytes) -> Result<(), Error> {

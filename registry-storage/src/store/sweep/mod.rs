@@ -1,6 +1,7 @@
 //! Sweeping: idle sessions, and bytes that nothing names: those that were written down ([`unnamed`]), and rarely all there
-//! are ([`full`]).
+//! are ([`full`]), with the unfinished ones of a bucket ([`abandoned`]).
 
+mod abandoned;
 mod full;
 mod parked;
 mod sessions;
@@ -72,6 +73,9 @@ pub struct SweepReport {
     pub is_full: bool,
     /// Sessions that were idle for too long and were aborted.
     pub aborted_uploads: u64,
+    /// Uploads in parts that a bucket kept, that were begun long ago and that no session names, and that were aborted. Only a full
+    /// sweep looks for them.
+    pub abandoned_uploads: u64,
     /// Sessions that ended long ago and were forgotten.
     pub forgotten_uploads: u64,
     /// Blobs that no repository could read any more and that were dropped; on a bucket they stay.
@@ -80,7 +84,7 @@ pub struct SweepReport {
     pub deleted_bytes: u64,
     /// Records that were in quarantine for 30 days and were dropped, so that their bytes are deleted.
     pub dropped_quarantine: u64,
-    /// Bytes that nothing named and that could not be deleted; the log has the reasons.
+    /// Bytes that nothing named and that could not be deleted, uploads that could not be aborted included; the log has the reasons.
     pub undeleted_bytes: u64,
     /// Records that could not be read and were skipped; at most a thousand are counted.
     pub unreadable_records: u64,
@@ -217,11 +221,15 @@ impl<B: Backend> Store<B> {
             .sweep_records(&mut report, &mut deleting, &mut unreadable)
             .await;
         let unnamed = self.sweep_unnamed(&mut deleting, &mut unreadable).await;
+        let mut abandoned = Ok(());
         if let Some(full) = full {
+            abandoned = self
+                .abort_abandoned(&mut report, &mut deleting, &mut unreadable)
+                .await;
             self.sweep_everything(full, &mut deleting, &mut unreadable)
                 .await?;
         }
-        records.and(unnamed)?;
+        records.and(unnamed).and(abandoned)?;
         (report.deleted_bytes, report.undeleted_bytes) = (deleting.deleted, deleting.undeleted);
         report.unreadable_records = unreadable.keys.len() as u64;
         Ok(report)

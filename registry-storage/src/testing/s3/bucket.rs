@@ -7,14 +7,10 @@ use std::ops::{Bound, Range};
 use bytes::{Bytes, BytesMut};
 use registry_core::Timestamp;
 
-/// The smallest size of a part that is not the last.
-const SMALLEST_PART: usize = 5 * 1024 * 1024;
+use super::uploads::Upload;
 
-/// The maximum number of keys in a listing.
-const MOST_KEYS: usize = 1000;
-
-/// The maximum number of parts of an upload.
-const MOST_PARTS: u32 = 10_000;
+/// The maximum number of keys, or of uploads, in a listing.
+pub(super) const MOST_KEYS: usize = 1000;
 
 /// The beginning of 2025.
 const FIRST_MOMENT: Timestamp = Timestamp(1_735_689_600_000);
@@ -23,8 +19,8 @@ const FIRST_MOMENT: Timestamp = Timestamp(1_735_689_600_000);
 #[derive(Debug)]
 pub(super) struct Bucket {
     objects: BTreeMap<String, Object>,
-    uploads: BTreeMap<String, Upload>,
-    uploads_begun: u64,
+    pub(super) uploads: BTreeMap<String, Upload>,
+    pub(super) uploads_begun: u64,
     writes: u64,
     /// The time that objects get which are written. It goes on only if a test says so.
     pub(super) now: Timestamp,
@@ -45,7 +41,7 @@ impl Default for Bucket {
 /// The content of an object, in the pieces in which it came: completing an upload takes as long for a large one as for a
 /// small one.
 #[derive(Clone, Debug)]
-pub(super) struct Content(Vec<Bytes>);
+pub(super) struct Content(pub(super) Vec<Bytes>);
 
 #[derive(Clone, Debug)]
 pub(super) struct Object {
@@ -54,12 +50,6 @@ pub(super) struct Object {
     /// Which write it is; 0 is a part. Google Cloud Storage compares it, and not the entity tag.
     pub(super) generation: u64,
     pub(super) written: Timestamp,
-}
-
-#[derive(Debug)]
-struct Upload {
-    key: String,
-    parts: BTreeMap<u32, Object>,
 }
 
 /// The condition of a write.
@@ -75,7 +65,6 @@ pub(super) enum WriteCondition {
 pub(super) type Refusal = (u16, &'static str);
 
 const NO_SUCH_KEY: Refusal = (404, "NoSuchKey");
-const NO_SUCH_UPLOAD: Refusal = (404, "NoSuchUpload");
 const PRECONDITION_FAILED: Refusal = (412, "PreconditionFailed");
 
 /// A page of keys.
@@ -112,7 +101,7 @@ impl Bucket {
         Ok(self.insert(key, Object::new(content)))
     }
 
-    fn insert(&mut self, key: &str, mut object: Object) -> Object {
+    pub(super) fn insert(&mut self, key: &str, mut object: Object) -> Object {
         self.writes += 1;
         object.generation = self.writes;
         object.written = self.now;
@@ -161,96 +150,12 @@ impl Bucket {
         }
     }
 
-    pub(super) fn begin(&mut self, key: &str) -> String {
-        self.uploads_begun += 1;
-        let id = format!("upload-{}", self.uploads_begun);
-        let upload = Upload {
-            key: key.to_owned(),
-            parts: BTreeMap::new(),
-        };
-        self.uploads.insert(id.clone(), upload);
-        id
-    }
-
-    pub(super) fn put_part(
-        &mut self,
-        key: &str,
-        id: &str,
-        number: u32,
-        content: Bytes,
-    ) -> Result<String, Refusal> {
-        if !(1..=MOST_PARTS).contains(&number) {
-            return Err((400, "InvalidArgument"));
-        }
-        let part = Object::new(content);
-        let tag = part.tag.clone();
-        self.upload(key, id)?.parts.insert(number, part);
-        Ok(tag)
-    }
-
-    pub(super) fn complete(
-        &mut self,
-        key: &str,
-        id: &str,
-        list: &[(u32, String)],
-    ) -> Result<Object, Refusal> {
-        let upload = self.upload(key, id)?;
-        if list.is_empty() {
-            return Err((400, "MalformedXML"));
-        }
-        if !list.is_sorted_by(|one, next| one.0 < next.0) {
-            return Err((400, "InvalidPartOrder"));
-        }
-        let mut pieces = Vec::new();
-        let mut hasher = DefaultHasher::new();
-        for (at, (number, tag)) in list.iter().enumerate() {
-            let part = match upload.parts.get(number) {
-                Some(part) if part.tag == *tag => part,
-                _ => return Err((400, "InvalidPart")),
-            };
-            if at + 1 < list.len() && part.content.len() < SMALLEST_PART {
-                return Err((400, "EntityTooSmall"));
-            }
-            tag.hash(&mut hasher);
-            pieces.extend_from_slice(&part.content.0);
-        }
-        let object = Object {
-            content: Content(pieces),
-            tag: format!("\"{:016x}-{}\"", hasher.finish(), list.len()),
-            generation: 0,
-            written: self.now,
-        };
-        self.uploads.remove(id);
-        Ok(self.insert(key, object))
-    }
-
-    pub(super) fn abort(&mut self, key: &str, id: &str) -> Result<(), Refusal> {
-        self.upload(key, id)?;
-        self.uploads.remove(id);
-        Ok(())
-    }
-
     pub(super) fn contents(&self) -> BTreeMap<String, Bytes> {
         let content = |(key, object): (&String, &Object)| {
             let content = &object.content;
             (key.clone(), content.slice(0..content.len()))
         };
         self.objects.iter().map(content).collect()
-    }
-
-    pub(super) fn open_uploads(&self) -> usize {
-        self.uploads.len()
-    }
-
-    pub(super) fn parts_of_open_uploads(&self) -> usize {
-        self.uploads.values().map(|upload| upload.parts.len()).sum()
-    }
-
-    fn upload(&mut self, key: &str, id: &str) -> Result<&mut Upload, Refusal> {
-        self.uploads
-            .get_mut(id)
-            .filter(|upload| upload.key == key)
-            .ok_or(NO_SUCH_UPLOAD)
     }
 }
 
@@ -281,7 +186,7 @@ impl Content {
 
 impl Object {
     /// The entity tag depends only on the content, as on S3.
-    fn new(content: Bytes) -> Self {
+    pub(super) fn new(content: Bytes) -> Self {
         let mut hasher = DefaultHasher::new();
         content.hash(&mut hasher);
         Self {

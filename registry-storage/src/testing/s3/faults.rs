@@ -48,6 +48,7 @@ struct Plan {
     seen: Vec<String>,
     ignores_conditions: bool,
     ignores_delete_conditions: bool,
+    refused_upload_listings: Option<(u16, &'static str)>,
     at_random: Option<(Random, usize)>,
     written: Option<BTreeMap<String, Instant>>,
 }
@@ -112,6 +113,16 @@ impl S3Faults {
 
     pub(super) fn ignores_delete_conditions(&self) -> bool {
         self.change(|plan| plan.ignores_delete_conditions)
+    }
+
+    /// Refuses to list uploads from now on, with this status and this code, as a store does that has no such list, or that does not
+    /// let the key read it; `None` ends that.
+    pub fn refuse_upload_listings(&self, refusal: Option<(u16, &'static str)>) {
+        self.change(|plan| plan.refused_upload_listings = refusal);
+    }
+
+    pub(super) fn refused_upload_listings(&self) -> Option<(u16, &'static str)> {
+        self.change(|plan| plan.refused_upload_listings)
     }
 
     /// Writes without regard to `If-None-Match` and `If-Match` from now on, as some servers do.

@@ -5,6 +5,7 @@
 mod bucket;
 mod faults;
 mod request;
+mod uploads;
 mod xml;
 
 use std::collections::BTreeMap;
@@ -23,12 +24,14 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use registry_core::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::bucket::{Bucket, WriteCondition};
 pub use self::faults::{S3Fault, S3Faults};
 use crate::object_store::ObjectStoreBackend;
+use crate::object_store::begun::UploadListing;
 use crate::object_store::client::Connector;
 use crate::object_store::conditional_delete::ConditionalDeletes;
 
@@ -39,7 +42,7 @@ const BUCKET: &str = "bucket";
 ///
 /// Conditions on writes and deletes are atomic. Entity tags are derived from the content alone, as those of S3 are, so that a
 /// missing nonce is detected. An upload is completed only with the right tags, in ascending order, and if every part
-/// but the last has at least 5 MiB; afterwards it is gone. An object may be copied as a whole. Listings are in byte order and at most 1000 keys long. An
+/// but the last has at least 5 MiB; afterwards it is gone. Those that were begun are listed, 1000 at a time. An object may be copied as a whole. Listings are in byte order and at most 1000 keys long. An
 /// unsigned request is refused, and an unknown one gets 501. (The signature is not checked.) A URL that is signed for twenty
 /// minutes reads an object. It also speaks as much of Google Cloud Storage's XML, which is the same but for generations.
 ///
@@ -156,6 +159,17 @@ impl S3Double {
         }
     }
 
+    /// Begins an upload in parts, without a request.
+    pub fn begin_upload(&self, key: &str) {
+        self.state.bucket().begin(key);
+    }
+
+    /// Returns the time of the bucket's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.state.bucket().now
+    }
+
     /// Returns how many uploads were begun and neither completed nor aborted.
     #[must_use]
     pub fn open_uploads(&self) -> usize {
@@ -204,7 +218,8 @@ pub fn backend_at(
         .with_retry(retries())
         .build()
         .expect("the address of a server");
-    let mut backend = ObjectStoreBackend::new(store.clone(), prefix)?;
+    let uploads = UploadListing::signed(Arc::new(store.clone()), &connector);
+    let mut backend = ObjectStoreBackend::new(store.clone(), prefix)?.listing_uploads(uploads);
     if let Some(deletes) = ConditionalDeletes::signed(Arc::new(store.clone()), &connector) {
         backend = backend.deleting_by(deletes).with_hashes_as_versions();
     }

@@ -140,6 +140,21 @@ fn answer(
             );
             Ok(xml(&list_document(&listing)))
         }
+        (&Method::GET, "", names) if names.contains(&"uploads") => {
+            if let Some(refusal) = state.faults.refused_upload_listings() {
+                return Err(refusal);
+            }
+            const KNOWN: [&str; 4] = ["key-marker", "max-uploads", "prefix", "uploads"];
+            if names.iter().any(|name| !KNOWN.contains(name)) || !value("uploads").is_empty() {
+                return Err((501, "NotImplemented"));
+            }
+            let limit = match value("max-uploads") {
+                "" => usize::MAX,
+                limit => limit.parse().map_err(|_| (400, "InvalidArgument"))?,
+            };
+            let page = bucket.list_uploads(value("prefix"), value("key-marker"), limit);
+            Ok(xml(&page.document()))
+        }
         (_, "", _) => Err((501, "NotImplemented")),
         (&Method::GET | &Method::HEAD, key, []) => {
             let object = bucket.get(key)?;
@@ -246,7 +261,7 @@ fn answer(
 const GENERATION: &str = "x-goog-generation";
 
 /// Takes the parameters of a signed URL out of a query, and returns the type that the content is to have. A request has either
-/// them or a signed header, and only a read or a delete of an object may have them.
+/// them or a signed header, and only a read or a delete of an object, or a list of uploads, may have them.
 fn take_signature(
     head: &http::request::Parts,
     query: &mut BTreeMap<String, String>,
@@ -271,8 +286,10 @@ fn take_signature(
         return Err((400, "AuthorizationQueryParametersError"));
     }
     let is_known = matches!(
-        (&head.method, expires.as_deref()),
-        (&Method::GET, Some("1200")) | (&Method::DELETE, Some("900"))
+        (&head.method, expires.as_deref(), query.contains_key("uploads")),
+        (&Method::GET, Some("1200"), false)
+            | (&Method::DELETE, Some("900"), false)
+            | (&Method::GET, Some("900"), true)
     );
     if !is_known || signed.as_deref() != Some("host") {
         return Err((403, "SignatureDoesNotMatch"));
