@@ -86,7 +86,7 @@ impl Client {
             let done = match self.random.below(10) {
                 _ if self.images.len() > MOST_IMAGES => self.delete_image(address),
                 0..5 => self.push(&repository, key, is_killed),
-                5 => self.delete_tag(&repository, key, None),
+                5 => self.delete_tag(&repository, key),
                 6..8 => self.delete_image(address),
                 _ => self.pull(&repository, &key),
             };
