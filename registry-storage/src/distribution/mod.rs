@@ -37,7 +37,7 @@ pub use self::adopt::{Adoption, adoption, has_news, update};
 pub(crate) use self::adopt::{adopt, note_export};
 pub use self::bucket::{
     ExportInPlaceError, ExportInPlaceReport, ReleaseError, ReleaseReport, adopt_in_place, export_in_place,
-    has_tree, release, survey_in_place,
+    find_news, has_tree, release, survey_in_place,
 };
 pub use self::defect::{BrokenLink, Defect, DefectKind};
 pub use self::error::AdoptError;

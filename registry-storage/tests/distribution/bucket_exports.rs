@@ -130,14 +130,6 @@ impl Bucket {
         copy.double.pass(Duration::from_secs(1));
         copy
     }
-
-    /// Pushes an image as the distribution registry does, in the second that is now.
-    fn push_to_old(&self, repository: &str, tag: &str, seed: usize) -> Vec<u8> {
-        let old = Old::new();
-        let manifest = old.push_image(repository, tag, seed);
-        self.put_all(&old);
-        manifest
-    }
 }
 
 fn is_record(request: &str) -> bool {

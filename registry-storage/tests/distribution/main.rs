@@ -8,6 +8,8 @@ mod adoption;
 mod bucket;
 #[cfg(feature = "s3")]
 mod bucket_exports;
+#[cfg(feature = "s3")]
+mod bucket_updates;
 mod crashes;
 mod defects;
 mod exports;

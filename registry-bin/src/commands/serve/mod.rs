@@ -8,6 +8,7 @@ pub(crate) mod checks;
 pub(crate) mod credentials;
 mod listeners;
 mod notifications;
+mod old_tree;
 mod process;
 mod quotas;
 mod reload;
@@ -33,6 +34,7 @@ use self::authentication::{Authentication, KeyRefresh};
 use self::backups::Backups;
 use self::listeners::{Inherited, OpenFiles, Reservation, announce, inherited};
 use self::notifications::Notifications;
+use self::old_tree::OldTree;
 use self::process::{ServiceManager, Signals, Watchdog, log_what_has_no_effect};
 use self::quotas::{AppliedQuotas, QuotaMetrics};
 use self::reload::{Reload, Reloadable, Watch};
@@ -201,6 +203,7 @@ async fn serve_until_signal(
     let running = Running {
         server,
         backups: Backups::start(&configuration.backup, &storage.store),
+        old_tree: OldTree::start(&storage.store),
         debug,
         health,
         reload,
@@ -217,6 +220,7 @@ async fn serve_until_signal(
 struct Running {
     server: Server,
     backups: Option<Backups>,
+    old_tree: Option<OldTree>,
     debug: Option<Server>,
     health: ServerHealth,
     reload: Reload,
@@ -255,6 +259,9 @@ impl Running {
         }
         if let Some(backups) = self.backups {
             backups.shutdown().await;
+        }
+        if let Some(old_tree) = self.old_tree {
+            old_tree.shutdown().await;
         }
         if let Some(control) = self.control {
             control.shutdown().await;

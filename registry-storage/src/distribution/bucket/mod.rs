@@ -7,11 +7,13 @@ mod release;
 mod repository;
 mod source;
 mod unknown;
+mod update;
 
 pub use self::export::{ExportInPlaceError, ExportInPlaceReport, export_in_place};
 use self::release::has_newer;
 pub use self::release::{ReleaseError, ReleaseReport, release};
 use self::source::BucketTree;
+pub use self::update::find_news;
 use super::adopt::{Adoption, adoption};
 use super::error::AdoptError;
 use super::options::AdoptOptions;
