@@ -268,13 +268,19 @@ impl Transaction for Grant {
     type Output = bool;
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
-        let grant = read_latest::<GrantRecord>(records, &self.keys.grant).await?;
-        if grant.state().is_visible() {
+        let before = read_latest::<GrantRecord>(records, &self.keys.grant)
+            .await?
+            .state();
+        // A condemned one is rescued: a cycle of the collector that runs elsewhere may end it before the manifest is there.
+        if before == State::Live {
             return Ok(false);
         }
         let looks = Looks::trusting();
         match grant_stored_blob(records, &self.keys, &self.digest, &looks, self.now).await? {
-            Looked::Done(is_granted) => Ok(is_granted),
+            Looked::Done(true) => Ok(!before.is_visible()),
+            // The blob was collected since it was found: it is to be looked at again, or its image would lack it.
+            Looked::Done(false) if !before.is_visible() => Err(contended()),
+            Looked::Done(false) => Ok(false),
             Looked::LookAt(_) => Err(contended()),
         }
     }
