@@ -38,6 +38,8 @@ pub enum Adoption {
     Begun(Timestamp),
     /// It was finished at this time.
     Finished(Timestamp),
+    /// It was finished, and what came since is taken since this time; or its process ended before that was done.
+    Updating(Timestamp),
 }
 
 /// Returns how far the adoption of the tree on a store's disk has progressed.
@@ -50,6 +52,7 @@ pub async fn adoption<B: Backend>(store: &Store<B>) -> Result<Adoption, Error> {
             finished: Some(finished),
             ..
         }) => Adoption::Finished(finished),
+        Some(record) if record.since.is_some() => Adoption::Updating(record.begun),
         Some(record) => Adoption::Begun(record.begun),
         None if store.is_empty().await? => Adoption::NotBegun,
         // Another replica may have begun in between, and what is there is what it adopted.
@@ -264,8 +267,14 @@ impl<S: Source> Run<'_, S> {
             window.push(self.tree.scan(name, links, wanted).await?);
             let weight: usize = window.iter().map(Scanned::weight).sum();
             if weight >= LINKS_PER_WINDOW || window.len() >= REPOSITORIES_PER_WINDOW {
+                if !self.goes_on().await? {
+                    return Ok(self.report.clone());
+                }
                 self.take(std::mem::take(&mut window)).await?;
             }
+        }
+        if !self.goes_on().await? {
+            return Ok(self.report.clone());
         }
         self.take(window).await?;
         // The rest are manifests, and content that nothing names.
@@ -275,6 +284,14 @@ impl<S: Source> Run<'_, S> {
         }
         self.report_progress();
         Ok(self.report.clone())
+    }
+
+    /// Returns `false` if another process finished this.
+    async fn goes_on(&self) -> Result<bool, AdoptError> {
+        Ok(match self.sink.store() {
+            Some(store) => self.tree.goes_on(store).await?,
+            None => true,
+        })
     }
 
     /// Counts what there is to do, so that the caller knows how much is left.

@@ -92,7 +92,7 @@ impl Bucket {
 
     /// Runs an adoption or an export. The bucket's clock reaches another second with each write of the record of the adoption. Returns the
     /// requests too.
-    async fn ticking<T>(&self, work: impl Future<Output = T>) -> (T, Vec<String>) {
+    pub(crate) async fn ticking<T>(&self, work: impl Future<Output = T>) -> (T, Vec<String>) {
         let mut all = Vec::new();
         let result = {
             let seen = &mut all;

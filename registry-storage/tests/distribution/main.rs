@@ -10,6 +10,8 @@ mod bucket;
 mod bucket_exports;
 #[cfg(feature = "s3")]
 mod bucket_updates;
+#[cfg(feature = "s3")]
+mod bucket_updates_at_once;
 mod crashes;
 mod defects;
 mod exports;

@@ -138,9 +138,10 @@ async fn serve_until_signal(
     let Some((storage, reserved)) = opened.await? else {
         return Ok(());
     };
+    let is_read_only = configuration.storage.maintenance.read_only.enabled;
     let rules = Rules {
         retention: retention.subscribe(),
-        is_read_only: configuration.storage.maintenance.read_only.enabled,
+        is_read_only,
     };
     let control = start_control(&location, &storage, rules);
     start_health_checks(configuration, &health, &storage.store)?;
@@ -154,6 +155,7 @@ async fn serve_until_signal(
     if let Some(largest) = storage.largest_repositories() {
         telemetry.add(RepositoryMetrics(largest));
     }
+    let old_tree = OldTree::start(&storage.store, is_read_only).await;
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;
@@ -203,7 +205,7 @@ async fn serve_until_signal(
     let running = Running {
         server,
         backups: Backups::start(&configuration.backup, &storage.store),
-        old_tree: OldTree::start(&storage.store),
+        old_tree,
         debug,
         health,
         reload,

@@ -132,6 +132,11 @@ pub(super) fn is_newer(object: &TreeObject, begun: Timestamp) -> bool {
     object.key.ends_with("/link") && object.written.0 / 1000 >= begun.0 / 1000
 }
 
+/// Returns the last moment at which no object is [newer](is_newer) than a time.
+pub(super) const fn just_before(begun: Timestamp) -> Timestamp {
+    Timestamp((begun.0 / 1000 * 1000).saturating_sub(1))
+}
+
 /// Notes the release in the record of the adoption that was looked at. From then on nothing of the tree is named any more.
 async fn note(store: &Store<ObjectStoreBackend>, looked_at: &AdoptionRecord) -> Result<(), ReleaseError> {
     let noted = record::change(store, |before| match before {
