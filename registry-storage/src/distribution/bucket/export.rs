@@ -71,7 +71,7 @@ pub enum ExportInPlaceError {
     /// The tree was written to after its adoption began, and what came would be deleted.
     #[error(
         "{key} was written at {written}, after what is in the tree was adopted, and says something else than what is here; stop the \
-         distribution registry, run `adopt --again`, and export again"
+         distribution registry, restart a server, which takes it, or run `adopt --again`, and export again"
     )]
     Newer {
         /// The link.

@@ -44,7 +44,9 @@ pub enum ReleaseError {
     #[error("something of the tree was broken and is not adopted, and would be deleted")]
     Partial,
     /// The tree was written to after its adoption began, and what came would be deleted.
-    #[error("{key} was written at {written}, after the adoption began; run `adopt --again` first")]
+    #[error(
+        "{key} was written at {written}, after the adoption began; start a server first, which takes it, or run `adopt --again`"
+    )]
     Newer {
         /// The link.
         key: String,
