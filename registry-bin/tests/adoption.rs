@@ -504,6 +504,24 @@ fn stop(mut guard: Child) {
     guard.wait().ok();
 }
 
+/// Writes the tree of a folder into a bucket, all of it now.
+fn put_tree(bucket: &BucketServer, folder: &Path) {
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("it can be read");
+            waiting.extend(entries.map(|entry| entry.expect("it can be read").path()));
+            continue;
+        }
+        let key = path.strip_prefix(folder).expect("it is below");
+        let content = fs::read(&path).expect("it can be read");
+        let key = format!("root/{}", key.display());
+        bucket.block_on(async |double| double.put(&key, content.into()));
+    }
+    // What was pushed in the second of an adoption may have come after it.
+    bucket.block_on(async |double| double.pass(Duration::from_secs(1)));
+}
+
 /// One server is killed in the middle of it, and two others then do it at once.
 #[test]
 fn a_bucket_is_adopted_where_it_is_and_released() {
@@ -513,23 +531,7 @@ fn a_bucket_is_adopted_where_it_is_and_released() {
         push_image(&tree, number);
     }
     let bucket = BucketServer::start();
-    let put = |path: &Path| {
-        let key = path.strip_prefix(folder.path()).expect("it is below");
-        let content = fs::read(path).expect("it can be read");
-        let key = format!("root/{}", key.display());
-        bucket.block_on(async |double| double.put(&key, content.into()));
-    };
-    let mut waiting = vec![folder.path().to_owned()];
-    while let Some(path) = waiting.pop() {
-        if path.is_dir() {
-            let entries = fs::read_dir(&path).expect("it can be read");
-            waiting.extend(entries.map(|entry| entry.expect("it can be read").path()));
-        } else {
-            put(&path);
-        }
-    }
-    // What was pushed in the second of an adoption may have come after it.
-    bucket.block_on(async |double| double.pass(Duration::from_secs(1)));
+    put_tree(&bucket, folder.path());
     let of_tree = || bucket.keys_below("root/docker/");
     let before = of_tree();
     let environment: Vec<_> = bucket
@@ -619,4 +621,75 @@ fn a_bucket_is_adopted_where_it_is_and_released() {
     for server in servers {
         assert!(server.terminate().success());
     }
+}
+
+/// A day back on the distribution registry, and then here again.
+#[test]
+fn a_start_on_a_bucket_takes_what_came_since_and_leaves_what_was_deleted() {
+    let bucket = BucketServer::start();
+    let put_image = |number| {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        push_image(&Tree::new(folder.path()), number);
+        put_tree(&bucket, folder.path());
+    };
+    put_image(0);
+    put_image(1);
+    let environment: Vec<_> = bucket
+        .environment()
+        .into_iter()
+        .chain([("AWS_ALLOW_HTTP", "true")])
+        .collect();
+    let start_with = |more: &[(&'static str, &'static str)]| {
+        let arguments = [
+            "serve",
+            "--storage",
+            "s3://bucket/root",
+            "--listen",
+            "127.0.0.1:0",
+        ];
+        let environment: Vec<_> = environment.iter().chain(more).copied().collect();
+        Server::run_with(&arguments, &environment)
+    };
+    const READ_ONLY: (&str, &str) = ("REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED", "true");
+    const SINCE: &str = "was used after its data in this bucket was adopted";
+
+    let server = start_with(&[]);
+    let deleted = Repository::new(server.address(), repository(1));
+    deleted.delete("manifests/v1").expect_status(202);
+    let digest = sha256(&manifest(1));
+    deleted.delete(&format!("manifests/{digest}")).expect_status(202);
+    assert!(!server.finish().contains(SINCE));
+    put_image(2);
+
+    let server = start_with(&[READ_ONLY]);
+    let output = server.output_with("a start without `storage.maintenance.readonly` takes it");
+    assert!(
+        output.contains("WARN") && output.contains("many/app2"),
+        "{output}"
+    );
+    Repository::new(server.address(), repository(2))
+        .get("manifests/v1")
+        .expect_status(404);
+    assert!(server.terminate().success());
+
+    let server = start_with(&[]);
+    let output = server.output_with(&format!(
+        "{SINCE}; adopted 1 repository, 1 manifest, 1 tag, 40 blobs"
+    ));
+    assert!(output.contains("nothing was broken"), "{output}");
+    let expect_images = |server: &Server| {
+        expect_image(server, 0);
+        expect_image(server, 2);
+        for reference in ["v1", &digest] {
+            Repository::new(server.address(), repository(1))
+                .get(&format!("manifests/{reference}"))
+                .expect_status(404);
+        }
+    };
+    expect_images(&server);
+    assert!(server.terminate().success());
+    let server = start_with(&[]);
+    expect_images(&server);
+    let output = server.finish();
+    assert!(!output.contains("adopt"), "{output}");
 }

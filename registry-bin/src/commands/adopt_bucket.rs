@@ -19,7 +19,7 @@ pub(super) async fn run(
 ) -> Result<Outcome, Failure> {
     let failed = |cause| in_bucket().because(cause);
     let came = distribution::adoption(store).await.map_err(failed)?;
-    let is_adopted = matches!(came, Adoption::Finished(_));
+    let is_adopted = matches!(came, Adoption::Finished(_) | Adoption::Updating(_));
     if !is_adopted && !distribution::has_tree(store).await.map_err(failed)? {
         return Err(in_bucket().because(
             "nothing is below docker/registry/v2/repositories there; name the `rootdirectory` of the distribution registry",

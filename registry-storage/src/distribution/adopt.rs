@@ -1,7 +1,6 @@
 //! Adoption, from its beginning to its end, which is recorded.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use registry_core::{Error, RepositoryName, Timestamp};
 use tokio::task::spawn_blocking;
@@ -12,20 +11,13 @@ use super::options::AdoptOptions;
 use super::record;
 use super::report::AdoptReport;
 use super::run::{News, Run, Sink};
-use super::scanned::Scanned;
 use super::seen::Wanted;
-use super::source::Source;
 use super::tree::Tree;
 use crate::backend::Backend;
 use crate::filesystem::FilesystemBackend;
 use crate::observer::MaintenanceObserver;
 use crate::record::AdoptionRecord;
 use crate::store::Store;
-
-/// How many links are read before they are adopted.
-const LINKS_PER_WINDOW: usize = 2000;
-/// How many repositories are read before they are adopted.
-const REPOSITORIES_PER_WINDOW: usize = 256;
 
 /// How far the adoption of a tree has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +30,8 @@ pub enum Adoption {
     Begun(Timestamp),
     /// It was finished at this time.
     Finished(Timestamp),
+    /// It was finished, and what came since is taken since this time; or its process ended before that was done.
+    Updating(Timestamp),
 }
 
 /// Returns how far the adoption of the tree on a store's disk has progressed.
@@ -50,6 +44,7 @@ pub async fn adoption<B: Backend>(store: &Store<B>) -> Result<Adoption, Error> {
             finished: Some(finished),
             ..
         }) => Adoption::Finished(finished),
+        Some(record) if record.since.is_some() => Adoption::Updating(record.begun),
         Some(record) => Adoption::Begun(record.begun),
         None if store.is_empty().await? => Adoption::NotBegun,
         // Another replica may have begun in between, and what is there is what it adopted.
@@ -185,7 +180,7 @@ pub(super) struct Changed {
 }
 
 /// Returns which links of a repository are new.
-async fn wanted<B: Backend>(
+pub(super) async fn wanted<B: Backend>(
     store: &Store<B>,
     news: News,
     name: &RepositoryName,
@@ -232,62 +227,4 @@ pub(super) async fn look(tree: &Tree, before: &AdoptionRecord) -> Result<Look, A
     let with_content = before.is_partial || before.finished.is_none();
     let looked = spawn_blocking(move || tree.look(since, with_content)).await;
     Ok(looked.map_err(Error::internal)?)
-}
-
-impl<S: Source> Run<'_, S> {
-    pub(super) async fn all(&mut self) -> Result<AdoptReport, AdoptError> {
-        let found = self.tree.repositories().await?;
-        for defect in found.defects {
-            self.note(defect).await;
-        }
-        self.counted(found.counted).await
-    }
-
-    pub(super) async fn repositories(
-        &mut self,
-        names: Vec<RepositoryName>,
-    ) -> Result<AdoptReport, AdoptError> {
-        let counted = self.tree.count_links(names).await?;
-        self.counted(counted).await
-    }
-
-    /// Takes repositories, each with the number of its links.
-    async fn counted(&mut self, names: Vec<(RepositoryName, u64)>) -> Result<AdoptReport, AdoptError> {
-        self.count_work(&names).await?;
-        self.report_progress();
-        let mut window: Vec<Scanned> = Vec::new();
-        for (name, links) in names {
-            let wanted = match (self.news, self.sink.store()) {
-                (Some(news), Some(store)) => wanted(store, news, &name).await?,
-                _ => Wanted::All,
-            };
-            window.push(self.tree.scan(name, links, wanted).await?);
-            let weight: usize = window.iter().map(Scanned::weight).sum();
-            if weight >= LINKS_PER_WINDOW || window.len() >= REPOSITORIES_PER_WINDOW {
-                self.take(std::mem::take(&mut window)).await?;
-            }
-        }
-        self.take(window).await?;
-        // The rest are manifests, and content that nothing names.
-        self.report.content_done = self.report.content;
-        if self.news.is_some() {
-            self.report.repositories_done = self.with_some;
-        }
-        self.report_progress();
-        Ok(self.report.clone())
-    }
-
-    /// Counts what there is to do, so that the caller knows how much is left.
-    async fn count_work(&mut self, counted: &[(RepositoryName, u64)]) -> Result<(), AdoptError> {
-        self.report.repositories = counted.len() as u64;
-        self.report.links = counted.iter().map(|(_, links)| links).sum();
-        if self.options.verify && self.news.is_none() {
-            let amount = self.tree.amount(self.sink.store()).await?;
-            self.report.content = amount.all;
-            // Stored content is not compared again.
-            self.report.content_done = amount.stored;
-            self.read.store(amount.stored, Ordering::Relaxed);
-        }
-        Ok(())
-    }
 }

@@ -32,6 +32,17 @@ pub enum AdoptError {
     /// The tree was adopted before.
     #[error("the tree was adopted at {0} already; adopt again to add what it has since")]
     Finished(Timestamp),
+    /// An export into the tree in the bucket began and did not end, and a link of the tree says something else than what is here.
+    #[error(
+        "{key} was written at {written}, and says something else than what is here: maybe by an export into this bucket that goes on, or \
+         was not ended, so it is not adopted by itself; if no export goes on, adopt again to add it"
+    )]
+    Exporting {
+        /// The link.
+        key: String,
+        /// When it was written, by the clock of the bucket.
+        written: Timestamp,
+    },
     /// The tree in the bucket was released at this time: its content is this store's, and may be gone.
     #[error(
         "the tree was released at {0}, so nothing more of it can be adopted; copy what it has with a client"

@@ -20,6 +20,7 @@ mod layout;
 mod linkable;
 mod look;
 mod manifest;
+mod named;
 mod options;
 mod plain;
 mod record;
@@ -37,7 +38,7 @@ pub use self::adopt::{Adoption, adoption, has_news, update};
 pub(crate) use self::adopt::{adopt, note_export};
 pub use self::bucket::{
     ExportInPlaceError, ExportInPlaceReport, ReleaseError, ReleaseReport, adopt_in_place, export_in_place,
-    has_tree, release, survey_in_place,
+    find_news, has_tree, release, survey_in_place, update_in_place,
 };
 pub use self::defect::{BrokenLink, Defect, DefectKind};
 pub use self::error::AdoptError;

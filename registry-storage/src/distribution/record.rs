@@ -27,11 +27,13 @@ pub(super) fn begun(now: Timestamp) -> AdoptionRecord {
     AdoptionRecord {
         begun: now,
         begun_in_bucket: None,
+        since: None,
         finished: None,
         newest: None,
         changed: None,
         folder: None,
         is_partial: false,
+        is_exporting: false,
         released: None,
         stamp: Stamp::new(now),
     }
@@ -47,12 +49,14 @@ pub(super) fn finished(
     AdoptionRecord {
         begun,
         begun_in_bucket: None,
+        since: None,
         finished: Some(now),
         newest: Some(looked.newest),
         // What changed in the same moment has the same time, and comes to be seen as well.
         changed: Some(looked.last_change.min(earlier(before))),
         folder: looked.folder,
         is_partial,
+        is_exporting: false,
         released: None,
         stamp: Stamp::new(now),
     }

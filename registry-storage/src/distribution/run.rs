@@ -4,16 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use registry_core::{Digest, Timestamp};
+use registry_core::{Digest, RepositoryName, Timestamp};
 
+use super::adopt::wanted;
 use super::defect::Defect;
 use super::error::AdoptError;
 use super::linkable::LinkRules;
 use super::options::AdoptOptions;
 use super::report::AdoptReport;
+use super::scanned::Scanned;
+use super::seen::Wanted;
 use super::source::Source;
 use crate::observer::{Finding, MaintenanceObserver, Step};
 use crate::store::Store;
+
+/// How many links are read before they are adopted.
+const LINKS_PER_WINDOW: usize = 2000;
+/// How many repositories are read before they are adopted.
+const REPOSITORIES_PER_WINDOW: usize = 256;
 
 /// The destination of adopted content.
 pub(super) enum Sink<'s, B> {
@@ -119,5 +127,77 @@ impl<'r, S: Source> Run<'r, S> {
     pub(super) async fn note(&mut self, defect: Defect) {
         self.report.note(&defect);
         self.observer.found(Finding::NotAdopted(defect)).await;
+    }
+}
+
+impl<S: Source> Run<'_, S> {
+    pub(super) async fn all(&mut self) -> Result<AdoptReport, AdoptError> {
+        let found = self.tree.repositories().await?;
+        for defect in found.defects {
+            self.note(defect).await;
+        }
+        self.counted(found.counted).await
+    }
+
+    pub(super) async fn repositories(
+        &mut self,
+        names: Vec<RepositoryName>,
+    ) -> Result<AdoptReport, AdoptError> {
+        let counted = self.tree.count_links(names).await?;
+        self.counted(counted).await
+    }
+
+    /// Takes repositories, each with the number of its links.
+    async fn counted(&mut self, names: Vec<(RepositoryName, u64)>) -> Result<AdoptReport, AdoptError> {
+        self.count_work(&names).await?;
+        self.report_progress();
+        let mut window: Vec<Scanned> = Vec::new();
+        for (name, links) in names {
+            let wanted = match (self.news, self.sink.store()) {
+                (Some(news), Some(store)) => wanted(store, news, &name).await?,
+                _ => Wanted::All,
+            };
+            window.push(self.tree.scan(name, links, wanted).await?);
+            let weight: usize = window.iter().map(Scanned::weight).sum();
+            if weight >= LINKS_PER_WINDOW || window.len() >= REPOSITORIES_PER_WINDOW {
+                if !self.goes_on().await? {
+                    return Ok(self.report.clone());
+                }
+                self.take(std::mem::take(&mut window)).await?;
+            }
+        }
+        if !self.goes_on().await? {
+            return Ok(self.report.clone());
+        }
+        self.take(window).await?;
+        // The rest are manifests, and content that nothing names.
+        self.report.content_done = self.report.content;
+        if self.news.is_some() {
+            self.report.repositories_done = self.with_some;
+        }
+        self.report_progress();
+        Ok(self.report.clone())
+    }
+
+    /// Returns `false` if another process finished this.
+    async fn goes_on(&self) -> Result<bool, AdoptError> {
+        Ok(match self.sink.store() {
+            Some(store) => self.tree.goes_on(store).await?,
+            None => true,
+        })
+    }
+
+    /// Counts what there is to do, so that the caller knows how much is left.
+    async fn count_work(&mut self, counted: &[(RepositoryName, u64)]) -> Result<(), AdoptError> {
+        self.report.repositories = counted.len() as u64;
+        self.report.links = counted.iter().map(|(_, links)| links).sum();
+        if self.options.verify && self.news.is_none() {
+            let amount = self.tree.amount(self.sink.store()).await?;
+            self.report.content = amount.all;
+            // Stored content is not compared again.
+            self.report.content_done = amount.stored;
+            self.read.store(amount.stored, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }

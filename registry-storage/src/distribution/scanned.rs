@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use registry_core::storage::ChildKind;
 use registry_core::{Digest, RepositoryName, Tag, Timestamp};
 
 use super::defect::Defect;
 use super::manifest::{self, Outline, StoredManifest};
+use super::named::Named;
 use super::seen::{Seen, Wanted};
 use super::tree::{Link, RepositoryLinks, Tree};
 
@@ -107,35 +107,19 @@ impl Scanned {
     }
 }
 
-/// Leaves out what is not wanted, unless something that is names it: what was deleted here stays so.
+/// Leaves out what is not wanted, unless something that is names it.
 fn leave_unwanted(tree: &Tree, links: &mut RepositoryLinks, wanted: &Wanted) {
-    links.tags.retain(|tag| wanted.has_tag(tag));
-    let tagged: BTreeSet<Digest> = links.tags.iter().map(|tag| tag.target.clone()).collect();
-    let is_first = |link: &&Link| wanted.has_revision(link) || tagged.contains(&link.digest);
-    let mut named: BTreeSet<Digest> = BTreeSet::new();
-    let mut waiting: Vec<Link> = links.revisions.iter().filter(is_first).cloned().collect();
-    while let Some(link) = waiting.pop() {
-        if !named.insert(link.digest.clone()) {
-            continue;
+    let mut named = Named::of(links, wanted);
+    loop {
+        let waiting = named.take_waiting();
+        if waiting.is_empty() {
+            break;
         }
-        let Ok(manifest) = manifest::read(tree, &links.name, &link) else {
-            continue;
-        };
-        let (children, optional) = (manifest.view.children(), manifest.view.optional_children());
-        for child in children.iter().chain(optional) {
-            match child.kind {
-                ChildKind::Manifest => {
-                    let child = links.revisions.iter().find(|link| link.digest == child.digest);
-                    waiting.extend(child.cloned());
-                }
-                ChildKind::Blob => {
-                    named.insert(child.digest.clone());
-                }
+        for link in waiting {
+            if let Ok(manifest) = manifest::read(tree, &links.name, &link) {
+                named.add(links, &manifest);
             }
         }
     }
-    links.revisions.retain(|link| named.contains(&link.digest));
-    links
-        .layers
-        .retain(|link| wanted.has_layer(link) || named.contains(&link.digest));
+    named.keep(links, wanted);
 }

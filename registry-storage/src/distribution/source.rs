@@ -80,6 +80,12 @@ pub(super) trait Source: Sync {
         window: &[Scanned],
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Returns `false` if this only takes what came later, and another process finished that: what is deleted from then on must not
+    /// come back.
+    fn goes_on(&self, _: &Store<Self::Backend>) -> impl Future<Output = Result<bool, Error>> + Send {
+        std::future::ready(Ok(true))
+    }
+
     /// Counts how much content there is, and how much of it is in a store.
     fn amount(
         &self,

@@ -13,9 +13,12 @@ use crate::chain::State;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AdoptionRecord {
     pub(crate) begun: Timestamp,
-    /// When it began by the clock of the bucket, which dates the objects of a tree.
+    /// Before when all links of a tree were taken, by the clock of the bucket, which dates them. It is known once it is finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) begun_in_bucket: Option<Timestamp>,
+    /// While it only takes what came later: before when all links were taken, by the clock of the bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<Timestamp>,
     /// `None` while it is in progress, or if its process died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) finished: Option<Timestamp>,
@@ -31,6 +34,9 @@ pub(crate) struct AdoptionRecord {
     /// Something was broken and left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_partial: bool,
+    /// An export into the tree began and did not end. Its links are later than the adoption, and may name what was deleted here since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_exporting: bool,
     /// When the tree became this store's alone: its bytes are named where they are, and may be deleted since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) released: Option<Timestamp>,

@@ -83,8 +83,15 @@ impl<B: Backend> Store<B> {
             };
             self.backend.transact(Durability::Deferred, grant)
         });
-        let granted: Vec<bool> = granting.buffered(PARALLEL_TRANSACTIONS).try_collect().await?;
-        adopted.grants += granted.iter().filter(|is_new| **is_new).count() as u64;
+        let granted: Vec<Granted> = granting.buffered(PARALLEL_TRANSACTIONS).try_collect().await?;
+        if granted.contains(&Granted::Missing) {
+            // Its image would lack it. A repetition looks at its content again.
+            return Err(match self.tree_released().await? {
+                Some(when) => AdoptError::Released(when),
+                None => contended().into(),
+            });
+        }
+        adopted.grants += granted.iter().filter(|granted| **granted == Granted::New).count() as u64;
         Ok(adopted)
     }
 
@@ -257,24 +264,38 @@ impl Transaction for PublishInPlace {
     }
 }
 
-/// Lets a repository read a stored blob. Returns whether it could not before.
+/// Lets a repository read a stored blob.
 struct Grant {
     keys: GrantKeys,
     digest: Digest,
     now: Timestamp,
 }
 
-impl Transaction for Grant {
-    type Output = bool;
+#[derive(PartialEq)]
+enum Granted {
+    New,
+    /// It could read it before.
+    Before,
+    /// The blob was collected since it was found.
+    Missing,
+}
 
-    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
-        let grant = read_latest::<GrantRecord>(records, &self.keys.grant).await?;
-        if grant.state().is_visible() {
-            return Ok(false);
+impl Transaction for Grant {
+    type Output = Granted;
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Granted, Error> {
+        let before = read_latest::<GrantRecord>(records, &self.keys.grant)
+            .await?
+            .state();
+        // A condemned one is rescued: a cycle of the collector that runs elsewhere may end it before the manifest is there.
+        if before == State::Live {
+            return Ok(Granted::Before);
         }
         let looks = Looks::trusting();
         match grant_stored_blob(records, &self.keys, &self.digest, &looks, self.now).await? {
-            Looked::Done(is_granted) => Ok(is_granted),
+            Looked::Done(_) if before.is_visible() => Ok(Granted::Before),
+            Looked::Done(true) => Ok(Granted::New),
+            Looked::Done(false) => Ok(Granted::Missing),
             Looked::LookAt(_) => Err(contended()),
         }
     }

@@ -92,7 +92,7 @@ impl Bucket {
 
     /// Runs an adoption or an export. The bucket's clock reaches another second with each write of the record of the adoption. Returns the
     /// requests too.
-    async fn ticking<T>(&self, work: impl Future<Output = T>) -> (T, Vec<String>) {
+    pub(crate) async fn ticking<T>(&self, work: impl Future<Output = T>) -> (T, Vec<String>) {
         let mut all = Vec::new();
         let result = {
             let seen = &mut all;
@@ -129,14 +129,6 @@ impl Bucket {
         }
         copy.double.pass(Duration::from_secs(1));
         copy
-    }
-
-    /// Pushes an image as the distribution registry does, in the second that is now.
-    fn push_to_old(&self, repository: &str, tag: &str, seed: usize) -> Vec<u8> {
-        let old = Old::new();
-        let manifest = old.push_image(repository, tag, seed);
-        self.put_all(&old);
-        manifest
     }
 }
 

@@ -40,6 +40,14 @@ impl Bucket {
         self.double.pass(Duration::from_secs(1));
     }
 
+    /// Pushes an image as the distribution registry does, in the second that is now.
+    pub(crate) fn push_to_old(&self, repository: &str, tag: &str, seed: usize) -> Vec<u8> {
+        let old = Old::new();
+        let manifest = old.push_image(repository, tag, seed);
+        self.put_all(&old);
+        manifest
+    }
+
     /// Puts the link of a layer as the distribution registry does now.
     pub(crate) fn put_link(&self, repository: &str, content: &[u8]) {
         let digest = sha256(content);

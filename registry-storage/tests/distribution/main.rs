@@ -8,6 +8,10 @@ mod adoption;
 mod bucket;
 #[cfg(feature = "s3")]
 mod bucket_exports;
+#[cfg(feature = "s3")]
+mod bucket_updates;
+#[cfg(feature = "s3")]
+mod bucket_updates_at_once;
 mod crashes;
 mod defects;
 mod exports;

@@ -26,7 +26,8 @@ pub(super) async fn adopt_bucket(
         ))
     };
     let came = adoption(store).await.map_err(|cause| failed().because(cause))?;
-    if matches!(came, Adoption::Finished(_)) {
+    if matches!(came, Adoption::Finished(_) | Adoption::Updating(_)) {
+        // What came since is taken beside requests.
         return Ok(());
     }
     let has_tree = distribution::has_tree(store).await;

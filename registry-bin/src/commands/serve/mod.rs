@@ -8,6 +8,7 @@ pub(crate) mod checks;
 pub(crate) mod credentials;
 mod listeners;
 mod notifications;
+mod old_tree;
 mod process;
 mod quotas;
 mod reload;
@@ -33,6 +34,7 @@ use self::authentication::{Authentication, KeyRefresh};
 use self::backups::Backups;
 use self::listeners::{Inherited, OpenFiles, Reservation, announce, inherited};
 use self::notifications::Notifications;
+use self::old_tree::OldTree;
 use self::process::{ServiceManager, Signals, Watchdog, log_what_has_no_effect};
 use self::quotas::{AppliedQuotas, QuotaMetrics};
 use self::reload::{Reload, Reloadable, Watch};
@@ -136,9 +138,10 @@ async fn serve_until_signal(
     let Some((storage, reserved)) = opened.await? else {
         return Ok(());
     };
+    let is_read_only = configuration.storage.maintenance.read_only.enabled;
     let rules = Rules {
         retention: retention.subscribe(),
-        is_read_only: configuration.storage.maintenance.read_only.enabled,
+        is_read_only,
     };
     let control = start_control(&location, &storage, rules);
     start_health_checks(configuration, &health, &storage.store)?;
@@ -152,6 +155,7 @@ async fn serve_until_signal(
     if let Some(largest) = storage.largest_repositories() {
         telemetry.add(RepositoryMetrics(largest));
     }
+    let old_tree = OldTree::start(&storage.store, is_read_only).await;
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;
@@ -201,6 +205,7 @@ async fn serve_until_signal(
     let running = Running {
         server,
         backups: Backups::start(&configuration.backup, &storage.store),
+        old_tree,
         debug,
         health,
         reload,
@@ -217,6 +222,7 @@ async fn serve_until_signal(
 struct Running {
     server: Server,
     backups: Option<Backups>,
+    old_tree: Option<OldTree>,
     debug: Option<Server>,
     health: ServerHealth,
     reload: Reload,
@@ -255,6 +261,9 @@ impl Running {
         }
         if let Some(backups) = self.backups {
             backups.shutdown().await;
+        }
+        if let Some(old_tree) = self.old_tree {
+            old_tree.shutdown().await;
         }
         if let Some(control) = self.control {
             control.shutdown().await;

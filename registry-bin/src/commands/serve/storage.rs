@@ -60,7 +60,7 @@ pub(super) async fn open(
 }
 
 /// How often the log reports the progress of an adoption.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Adopts the data in place, unless that was done before or the store has other content.
 ///
@@ -99,7 +99,7 @@ async fn adopt_folder(
             None => Ok(()),
         },
         // Problems in the distribution registry's folders are no reason not to serve what is here.
-        Adoption::Finished(when) => {
+        Adoption::Finished(when) | Adoption::Updating(when) => {
             if let Ok(Some(tree)) = Tree::find(root) {
                 update(&tree, when, store, health).await;
             }
@@ -193,7 +193,7 @@ async fn require_adopted(
     came: &Adoption,
 ) -> Result<(), Failure> {
     let is_whole = match came {
-        Adoption::Finished(when) => {
+        Adoption::Finished(when) | Adoption::Updating(when) => {
             if let Ok(Some(tree)) = Tree::find(root)
                 && matches!(distribution::has_news(store, &tree).await, Ok(true))
             {

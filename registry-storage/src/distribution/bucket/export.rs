@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::{Error, RepositoryName, Timestamp};
 
+use super::has_tree;
 use super::links;
+use super::progress::{TICKS, record_written};
 use super::release::is_newer;
 use super::repository::{Export, PARALLEL_REQUESTS};
 use super::source::BucketTree;
 use super::unknown::find_unknown;
-use super::{TICKS, has_tree, record_written};
 use crate::distribution::error::AdoptError;
 use crate::distribution::export::{all_repositories, next_digests};
 use crate::distribution::record;
@@ -70,7 +71,7 @@ pub enum ExportInPlaceError {
     /// The tree was written to after its adoption began, and what came would be deleted.
     #[error(
         "{key} was written at {written}, after what is in the tree was adopted, and says something else than what is here; stop the \
-         distribution registry, run `adopt --again`, and export again"
+         distribution registry, restart a server, which takes it, or run `adopt --again`, and export again"
     )]
     Newer {
         /// The link.
@@ -123,8 +124,12 @@ pub async fn export_in_place(
     if let Some(object) = find_unknown(store, adopted).await? {
         return Err(newer(store, &object));
     }
+    // From now on, a link that is new may be this export's.
+    if !touch(store, &before, |record| record.is_exporting = true).await? {
+        return Err(ExportInPlaceError::Overtaken);
+    }
     let here = all_repositories(store).await?;
-    let there = BucketTree(store.backend()).repositories().await?.counted;
+    let there = BucketTree::whole(store.backend()).repositories().await?.counted;
     let there = there.into_iter().map(|(name, _)| name);
     let mut export = Export::new(store, started, observer);
     export.expect(count(store, &here).await?);
@@ -161,7 +166,7 @@ async fn begin(
             if before.is_partial && !allow_partial {
                 return Err(ExportInPlaceError::Partial);
             }
-            match touch(store, &before, None).await? {
+            match touch(store, &before, |_| {}).await? {
                 true => Ok(before),
                 false => Err(AdoptError::Running.into()),
             }
@@ -185,11 +190,12 @@ async fn begin(
     }
 }
 
-/// Writes the record of the adoption once more, so that the bucket dates it, and returns `false` if another one began since.
+/// Writes the record of the adoption once more, so that the bucket dates it, with a change. Returns `false` if another adoption began
+/// since.
 async fn touch(
     store: &Store<ObjectStoreBackend>,
     before: &AdoptionRecord,
-    adopted: Option<Timestamp>,
+    change: impl Fn(&mut AdoptionRecord) + Send + Sync,
 ) -> Result<bool, ExportInPlaceError> {
     let mut is_same = false;
     let mut released = None;
@@ -198,10 +204,10 @@ async fn touch(
         released = found.as_ref().and_then(|found| found.released);
         let found = found.filter(|found| found.released.is_none());
         is_same = found.is_some();
-        Ok(found.map(|found| AdoptionRecord {
-            begun_in_bucket: adopted.or(found.begun_in_bucket),
-            stamp: Stamp::new(store.now()),
-            ..found
+        Ok(found.map(|mut found| {
+            change(&mut found);
+            found.stamp = Stamp::new(store.now());
+            found
         }))
     });
     touched.await?;
@@ -252,7 +258,11 @@ async fn finish(
             }
         }
     }
-    match touch(store, before, Some(now)).await? {
+    let is_same = touch(store, before, |record| {
+        record.begun_in_bucket = Some(now);
+        record.is_exporting = false;
+    });
+    match is_same.await? {
         true => Ok(()),
         false => Err(ExportInPlaceError::Overtaken),
     }
@@ -267,7 +277,7 @@ async fn next_second(
     let mut last: Option<Timestamp> = None;
     for back_off in [0].into_iter().chain(TICKS) {
         tokio::time::sleep(Duration::from_millis(back_off)).await;
-        if !touch(store, before, None).await? {
+        if !touch(store, before, |_| {}).await? {
             return Err(ExportInPlaceError::Overtaken);
         }
         let now = record_written(store).await?;

@@ -124,6 +124,10 @@ pub(super) struct Listed {
     pub(super) layers: Vec<(Digest, TreeObject)>,
     pub(super) revisions: Vec<(Digest, TreeObject)>,
     pub(super) tags: Vec<(Tag, TreeObject)>,
+    /// Links that were taken before, which what is new may name.
+    pub(super) old_layers: Vec<(Digest, TreeObject)>,
+    pub(super) old_revisions: Vec<(Digest, TreeObject)>,
+    pub(super) old_tags: BTreeSet<Tag>,
     pub(super) uploads: BTreeSet<String>,
     pub(super) defects: Vec<Defect>,
     /// Tags, by whatever there is of them. Without a current link they are broken.
@@ -163,6 +167,22 @@ impl Listed {
             }
             Place::Other => {}
         }
+    }
+
+    /// Adds an object that was taken before, or left out. It is nothing new itself.
+    pub(super) fn add_old(&mut self, rest: &str, object: &TreeObject) {
+        let (links, algorithm, encoded) = match Place::of(rest) {
+            Place::Layer(algorithm, encoded) => (&mut self.old_layers, algorithm, encoded),
+            Place::Revision(algorithm, encoded) => (&mut self.old_revisions, algorithm, encoded),
+            Place::Tag(text) => {
+                self.old_tags.extend(text.parse::<Tag>());
+                return;
+            }
+            Place::OfTag(_) | Place::Upload(_) | Place::Other => return,
+        };
+        let digest = format!("{algorithm}:{encoded}").parse::<Digest>().ok();
+        let digest = digest.filter(|digest| digest.algorithm().is_some());
+        links.extend(digest.map(|digest| (digest, object.clone())));
     }
 
     fn digest(&mut self, folder: &str, below: &str, algorithm: &str, encoded: &str) -> Option<Digest> {

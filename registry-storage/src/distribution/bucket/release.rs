@@ -44,7 +44,9 @@ pub enum ReleaseError {
     #[error("something of the tree was broken and is not adopted, and would be deleted")]
     Partial,
     /// The tree was written to after its adoption began, and what came would be deleted.
-    #[error("{key} was written at {written}, after the adoption began; run `adopt --again` first")]
+    #[error(
+        "{key} was written at {written}, after the adoption began; start a server first, which takes it, or run `adopt --again`"
+    )]
     Newer {
         /// The link.
         key: String,
@@ -130,6 +132,11 @@ pub(super) async fn has_newer(backend: &ObjectStoreBackend, begun: Timestamp) ->
 /// objects by whole seconds.
 pub(super) fn is_newer(object: &TreeObject, begun: Timestamp) -> bool {
     object.key.ends_with("/link") && object.written.0 / 1000 >= begun.0 / 1000
+}
+
+/// Returns the last moment at which no object is [newer](is_newer) than a time.
+pub(super) const fn just_before(begun: Timestamp) -> Timestamp {
+    Timestamp((begun.0 / 1000 * 1000).saturating_sub(1))
 }
 
 /// Notes the release in the record of the adoption that was looked at. From then on nothing of the tree is named any more.

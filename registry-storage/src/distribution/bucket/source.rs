@@ -1,28 +1,27 @@
 //! A tree in a bucket: its objects are listed and read page by page, and named where they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::storage::{UploadKey, UploadStorage as _};
-use registry_core::{Digest, Error, Hasher, RepositoryName};
+use registry_core::{Digest, Error, Hasher, RepositoryName, Timestamp};
 
-use super::links::{self, Listed, Place};
+use super::links::{self, Place};
+use super::release::is_newer;
 use crate::backend::{Backend as _, Expect};
 use crate::bytes_name::BytesName;
 use crate::distribution::amount::Amount;
 use crate::distribution::blobs::{self, BlobContent};
-use crate::distribution::defect::{BrokenLink, Defect};
+use crate::distribution::defect::Defect;
 use crate::distribution::error::AdoptError;
 use crate::distribution::manifest::{self, StoredManifest};
+use crate::distribution::record;
 use crate::distribution::scanned::Scanned;
 use crate::distribution::seen::Wanted;
 use crate::distribution::source::{Candidate, Examined, Found, Repositories, Source};
-use crate::distribution::tree::{
-    LINK_BYTES, Link, RepositoryLinks, TagLink, add_manifests_among_layers, is_same_content, parse_link,
-};
+use crate::distribution::tree::Link;
 use crate::object_store::ObjectStoreBackend;
 use crate::object_store::tree::TreeObject;
 use crate::store::adopt::{Adopted, AdoptedManifest};
@@ -30,11 +29,39 @@ use crate::store::adopt_in_place::{BlobInPlace, ContentInPlace};
 use crate::store::{INLINE_BYTES, Store};
 
 /// How many objects are read at once: a bucket takes some milliseconds for each.
-const PARALLEL_READS: usize = 16;
+pub(super) const PARALLEL_READS: usize = 16;
 
 /// A tree in a bucket. Nothing here changes it.
 #[derive(Debug)]
-pub(super) struct BucketTree<'b>(pub(super) &'b ObjectStoreBackend);
+pub(super) struct BucketTree<'b> {
+    pub(super) backend: &'b ObjectStoreBackend,
+    /// The update of which this is the tree: only links that came since count.
+    pub(super) update: Option<Update>,
+}
+
+/// An update, which takes what came since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Update {
+    /// What tells it from others.
+    pub(super) begun: Timestamp,
+    /// Before when all links were taken, by the clock of the bucket.
+    pub(super) since: Timestamp,
+}
+
+impl<'b> BucketTree<'b> {
+    /// A tree of which all counts.
+    pub(super) const fn whole(backend: &'b ObjectStoreBackend) -> Self {
+        Self {
+            backend,
+            update: None,
+        }
+    }
+
+    /// Returns whether an object counts.
+    pub(super) fn is_new(&self, object: &TreeObject) -> bool {
+        self.update.is_none_or(|update| is_newer(object, update.since))
+    }
+}
 
 impl Source for BucketTree<'_> {
     type Backend = ObjectStoreBackend;
@@ -43,9 +70,9 @@ impl Source for BucketTree<'_> {
         let prefix = links::repositories();
         let mut found = Repositories::default();
         let mut last = String::new();
-        let mut pages = pin!(self.0.tree_pages(prefix.clone()));
+        let mut pages = pin!(self.backend.tree_pages(prefix.clone()));
         while let Some(page) = pages.try_next().await? {
-            for object in &page {
+            for object in page.iter().filter(|object| self.is_new(object)) {
                 let Some((name, rest)) = object.key.strip_prefix(&prefix).and_then(links::split) else {
                     continue;
                 };
@@ -60,7 +87,7 @@ impl Source for BucketTree<'_> {
                     (_, Ok(_)) if rest.starts_with("_uploads/") => last.clear(),
                     (_, Ok(name)) => found.counted.push((name, is_link)),
                     (_, Err(_)) if is_new => {
-                        let path = self.0.whole_key(&format!("{prefix}{name}"));
+                        let path = self.backend.whole_key(&format!("{prefix}{name}"));
                         found.defects.push(links::invalid_name(path, "a repository"));
                     }
                     (_, Err(_)) => {}
@@ -81,8 +108,11 @@ impl Source for BucketTree<'_> {
     }
 
     async fn scan(&self, name: RepositoryName, counted: u64, wanted: Wanted) -> Result<Scanned, Error> {
-        let links = self.links(&name).await?;
+        let mut links = self.links(&name).await?;
         let seen = wanted.seen_before(&links);
+        if !matches!(wanted, Wanted::All) {
+            self.leave_unwanted(&mut links, &wanted).await?;
+        }
         let mut scanned = Scanned::of(links, counted, seen, &wanted);
         let revisions = scanned.links.revisions.clone();
         let mut reading = pin!(
@@ -195,9 +225,17 @@ impl Source for BucketTree<'_> {
         Ok(())
     }
 
+    async fn goes_on(&self, store: &Store<ObjectStoreBackend>) -> Result<bool, Error> {
+        let Some(update) = self.update else {
+            return Ok(true);
+        };
+        let record = record::read(store).await?;
+        Ok(record.is_some_and(|record| record.begun == update.begun && record.finished.is_none()))
+    }
+
     async fn amount(&self, store: Option<&Store<ObjectStoreBackend>>) -> Result<Amount, Error> {
         let mut amount = Amount::default();
-        let mut pages = pin!(self.0.tree_pages(links::blobs()));
+        let mut pages = pin!(self.backend.tree_pages(links::blobs()));
         while let Some(page) = pages.try_next().await? {
             let content = page.iter();
             let content: BTreeMap<Digest, u64> = content
@@ -219,109 +257,7 @@ impl Source for BucketTree<'_> {
 }
 
 impl BucketTree<'_> {
-    /// Reads the links of a repository.
-    async fn links(&self, name: &RepositoryName) -> Result<RepositoryLinks, Error> {
-        let folder = links::folder(name);
-        let whole = self.0.whole_key(&folder);
-        let prefix = format!("{folder}/_");
-        let mut listed = Listed::default();
-        let mut pages = pin!(self.0.tree_pages(prefix));
-        while let Some(page) = pages.try_next().await? {
-            for object in &page {
-                if let Some(rest) = object.key.get(folder.len() + 1..) {
-                    listed.add(&whole, rest, object);
-                }
-            }
-        }
-        let mut defects = listed.defects;
-        let layers = self.read_links(listed.layers, &mut defects).await?;
-        let mut revisions = self.read_links(listed.revisions, &mut defects).await?;
-        let mut missing = listed.named_tags;
-        let mut tags = Vec::new();
-        let mut reading = pin!(
-            stream::iter(listed.tags)
-                .map(|(tag, object)| async move {
-                    let read = self.read_link(&object).await?;
-                    Ok::<_, Error>((tag, object, read))
-                })
-                .buffered(PARALLEL_READS)
-        );
-        while let Some((tag, object, read)) = reading.try_next().await? {
-            missing.remove(&tag);
-            match read {
-                Ok(target) => tags.push(TagLink {
-                    tag,
-                    target,
-                    written: object.written,
-                }),
-                Err(reason) => defects.push(self.broken(&object.key, reason)),
-            }
-        }
-        for tag in missing {
-            let key = format!("{folder}/_manifests/tags/{tag}/current/link");
-            defects.push(self.broken(&key, BrokenLink::Missing));
-        }
-        add_manifests_among_layers(&layers, &mut revisions, &tags);
-        Ok(RepositoryLinks {
-            name: name.clone(),
-            is_listed: listed.is_listed,
-            layers,
-            revisions,
-            tags,
-            uploads: listed.uploads.len() as u64,
-            defects,
-        })
-    }
-
-    async fn read_links(
-        &self,
-        listed: Vec<(Digest, TreeObject)>,
-        defects: &mut Vec<Defect>,
-    ) -> Result<Vec<Link>, Error> {
-        let mut links = Vec::with_capacity(listed.len());
-        let mut reading = pin!(
-            stream::iter(listed)
-                .map(|(digest, object)| async move {
-                    let read = self.read_link(&object).await?;
-                    Ok::<_, Error>((digest, object, read))
-                })
-                .buffered(PARALLEL_READS)
-        );
-        while let Some((digest, object, read)) = reading.try_next().await? {
-            match read {
-                Ok(target) if is_same_content(&digest, &target) => links.push(Link {
-                    digest,
-                    target,
-                    written: object.written,
-                }),
-                Ok(_) => defects.push(self.broken(&object.key, BrokenLink::OtherDigest)),
-                // It was deleted since it was listed.
-                Err(BrokenLink::Missing) => {}
-                Err(reason) => defects.push(self.broken(&object.key, reason)),
-            }
-        }
-        Ok(links)
-    }
-
-    async fn read_link(&self, object: &TreeObject) -> Result<Result<Digest, BrokenLink>, Error> {
-        if object.size == 0 {
-            return Ok(Err(BrokenLink::Empty));
-        }
-        if object.size > LINK_BYTES {
-            return Ok(Err(BrokenLink::NotADigest));
-        }
-        let text = self.0.read_object(&object.key).await?;
-        Ok(text.map_or(Err(BrokenLink::Missing), |text| parse_link(&text)))
-    }
-
-    fn broken(&self, key: &str, reason: BrokenLink) -> Defect {
-        Defect::BrokenLink {
-            path: PathBuf::from(self.0.whole_key(key)),
-            reason,
-        }
-    }
-
-    async fn manifest(
+    pub(super) async fn manifest(
         &self,
         name: &RepositoryName,
         link: Link,
@@ -342,7 +278,7 @@ impl BucketTree<'_> {
         if let Err(defect) = manifest::require_size(size, name, link) {
             return Ok(Err(defect));
         }
-        match self.0.read_bytes(&bytes).await? {
+        match self.backend.read_bytes(&bytes).await? {
             Some(bytes) => Ok(manifest::check(bytes, name, link)),
             None => missing(),
         }
@@ -354,7 +290,7 @@ impl BucketTree<'_> {
         let Some(name) = BytesName::in_tree(&link.target) else {
             return Ok(None);
         };
-        let size = self.0.bytes_size(&name).await?;
+        let size = self.backend.bytes_size(&name).await?;
         Ok(size.map(|size| (name, size)))
     }
 
@@ -372,7 +308,7 @@ impl BucketTree<'_> {
         let algorithm = link.digest.algorithm().unwrap_or_default();
         let corrupt = |found, size| blobs::corrupt(repository, link, found, size);
         if size <= INLINE_BYTES as u64 {
-            let Some(content) = self.0.read_bytes(&name).await? else {
+            let Some(content) = self.backend.read_bytes(&name).await? else {
                 return Ok(Err(blobs::missing(repository, link)));
             };
             read.fetch_add(size, Ordering::Relaxed);
@@ -386,7 +322,7 @@ impl BucketTree<'_> {
         let is_doubtful = declared_size.is_some_and(|declared| declared != size);
         if verify || is_doubtful || link.target != link.digest {
             let mut hasher = Hasher::new(algorithm);
-            let Some(content) = self.0.open_bytes(&name, Expect::SizeNow(size)).await? else {
+            let Some(content) = self.backend.open_bytes(&name, Expect::SizeNow(size)).await? else {
                 return Ok(Err(blobs::missing(repository, link)));
             };
             let mut content = content.read(0..size);
@@ -415,7 +351,7 @@ impl BucketTree<'_> {
         digest: &Digest,
         (name, size): (&BytesName, u64),
     ) -> Result<(), Error> {
-        let Some(content) = self.0.open_bytes(name, Expect::Size(size)).await? else {
+        let Some(content) = self.backend.open_bytes(name, Expect::Size(size)).await? else {
             // It was deleted since it was examined, and the next adoption says so.
             return Ok(());
         };
