@@ -151,7 +151,7 @@ impl ObjectStoreBackend {
     }
 
     /// Returns an upload as bytes of this store; `None` if it is anybody else's, whatever prefix the store was asked for. Others may
-    /// have the bucket too: the distribution registry begins its uploads elsewhere in the tree.
+    /// have the bucket too: the distribution registry keeps what its clients send elsewhere in the tree.
     fn own(&self, upload: Listed) -> Option<BegunBytes> {
         let key = upload.key.strip_prefix(&*self.root)?;
         let name = match key.strip_prefix("bytes/") {
