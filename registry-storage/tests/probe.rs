@@ -218,6 +218,7 @@ async fn any_s3_passes_each_time() {
 /// `S3_TEST_REFUSED` names the probes that the server may fail, such as `one-creator,one-updater`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs S3_TEST_ENDPOINT, S3_TEST_BUCKET and S3_TEST_REFUSED"]
+#[expect(clippy::disallowed_methods, reason = "variables name the bucket")]
 async fn any_s3_is_refused_each_time() {
     let expected = std::env::var("S3_TEST_REFUSED").unwrap();
     let (backend, ()) = any_s3::start().await;

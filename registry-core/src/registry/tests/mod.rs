@@ -281,7 +281,7 @@ impl ManifestStorage for Tiny {
     ) -> Result<(), Error> {
         match if_match {
             None => self.note("delete tag"),
-            Some(digests) => self.note(&format!("delete tag if one of {}", digests.len())),
+            Some(digests) => self.note(format!("delete tag if one of {}", digests.len())),
         }
         Ok(())
     }
