@@ -139,6 +139,14 @@ fn the_next_version_on_disk() {
 }
 
 #[test]
+fn each_version_on_a_bucket() {
+    for (version, tests) in [("1.0", 850), ("1.1", 860), ("dev", 1032)] {
+        let (_bucket, server) = Server::on_test_bucket(&["--allow-missing-content"]);
+        run(&server, version, tests);
+    }
+}
+
+#[test]
 fn counts_that_are_absent_are_0() {
     let report = r#"<testsuites tests="3"><testsuite name="x" tests="3" failures="1" errors="0" time="1">"#;
     let expected = Counts {

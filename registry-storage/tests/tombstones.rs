@@ -126,6 +126,21 @@ async fn what_older_versions_left_goes_with_the_next_pass() {
 }
 
 #[tokio::test]
+async fn a_back_reference_that_cannot_be_read_keeps_no_cycle_from_its_end() {
+    let double = S3Double::start().await.unwrap();
+    live(&world(double.backend("p").unwrap(), None)).await;
+    let mut keys = double.objects().into_keys();
+    let broken = keys
+        .find(|key| key.contains("/a/!/tagged/") && key.ends_with("/gone"))
+        .unwrap();
+    double.put(&broken, "x".into());
+    let world = world(purging(&double).await, None);
+    world.clock.advance(30 * DAY);
+    world.collect(&CollectOptions::new().grace(DAY).full(true)).await;
+    assert_eq!(back_references_of_nothing(&double), [broken]);
+}
+
+#[tokio::test]
 async fn a_cycle_does_not_read_the_grants_that_are_gone() {
     let double = S3Double::start().await.unwrap();
     let world = world(double.backend("p").unwrap(), None);

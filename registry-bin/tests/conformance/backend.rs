@@ -13,7 +13,7 @@ pub(crate) enum Backend {
     Memory,
     /// `--storage PATH`
     Filesystem,
-    /// `--storage s3://BUCKET/PREFIX`
+    /// `--storage s3://BUCKET/PREFIX`; any S3 server if `S3_TEST_ENDPOINT` names one
     S3,
     /// The same, and clients are sent to the bucket for blobs.
     Redirects,
@@ -24,12 +24,12 @@ impl Backend {
     pub(crate) fn repository(self, test: &str) -> Repository {
         static MEMORY: OnceLock<Server> = OnceLock::new();
         static FILESYSTEM: OnceLock<Server> = OnceLock::new();
-        static BUCKET: OnceLock<(BucketServer, Server)> = OnceLock::new();
+        static BUCKET: OnceLock<(Option<BucketServer>, Server)> = OnceLock::new();
         static REDIRECTS: OnceLock<(BucketServer, Server)> = OnceLock::new();
         let server = match self {
             Self::Memory => MEMORY.get_or_init(Server::memory),
-            Self::S3 => &BUCKET.get_or_init(|| start(Server::on_bucket)).1,
-            Self::Redirects => &REDIRECTS.get_or_init(|| start(Server::redirecting_to)).1,
+            Self::S3 => &BUCKET.get_or_init(|| Server::on_test_bucket(&[])).1,
+            Self::Redirects => &REDIRECTS.get_or_init(redirecting).1,
             // Relative to the server's own temporary folder.
             Self::Filesystem => FILESYSTEM.get_or_init(|| Server::start(&["--storage", "data"])),
         };
@@ -38,9 +38,9 @@ impl Backend {
     }
 }
 
-fn start(on: fn(&BucketServer) -> Server) -> (BucketServer, Server) {
+fn redirecting() -> (BucketServer, Server) {
     let bucket = BucketServer::start();
-    let server = on(&bucket);
+    let server = Server::redirecting_to(&bucket);
     (bucket, server)
 }
 

@@ -132,6 +132,24 @@ impl Server {
         Self::run_with(&arguments, &[&double.environment(), more].concat())
     }
 
+    /// Starts a server with these arguments on a bucket: of the double, or, if `S3_TEST_ENDPOINT` names a server that speaks S3, a
+    /// folder of its own in `S3_TEST_BUCKET` there, with the access key of the variables `AWS_…`. What tests leave there stays.
+    pub(crate) fn on_test_bucket(arguments: &[&str]) -> (Option<BucketServer>, Self) {
+        let run = |url: &str, environment: &[(&str, &str)]| {
+            let command = ["serve", "--storage", url, "--listen", "127.0.0.1:0"];
+            Self::run_with(&[&command, arguments].concat(), environment)
+        };
+        let Ok(endpoint) = std::env::var("S3_TEST_ENDPOINT") else {
+            let double = BucketServer::start();
+            let server = run("s3://bucket/registry", &double.environment());
+            return (Some(double), server);
+        };
+        let bucket = std::env::var("S3_TEST_BUCKET").expect("S3_TEST_BUCKET is set");
+        let url = format!("s3://{bucket}/registry-tests/{}", uuid::Uuid::new_v4());
+        let server = run(&url, &[("AWS_ENDPOINT", &endpoint), ("AWS_REGION", "us-east-1")]);
+        (None, server)
+    }
+
     /// Starts the program with exactly these arguments and waits until it answers.
     pub(crate) fn run(arguments: &[&str]) -> Self {
         Self::run_with(arguments, &[])

@@ -107,7 +107,8 @@ impl HttpService for Client {
 
 impl Client {
     /// Sends a request without a body, and once more on another connection if there is no answer for a while. The first answer
-    /// counts: a store that is only slow still gives its own.
+    /// counts. A failure counts only if nothing else is on its way: a store that is only slow still gives its own answer, although
+    /// it takes no further connection.
     async fn read(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (head, _) = request.into_parts();
         let send = || {
@@ -115,14 +116,26 @@ impl Client {
                 .execute(Request::from_parts(head.clone(), HttpRequestBody::empty()))
         };
         let mut sent = FuturesUnordered::from_iter([send()]);
-        for wait in REPEATED_AFTER {
-            if let Ok(answer) = timeout(wait, sent.select_next_some()).await {
-                return answer;
+        let mut waits = REPEATED_AFTER.into_iter();
+        loop {
+            let next = sent.select_next_some();
+            let answer = match waits.next() {
+                Some(wait) => timeout(wait, next).await.ok(),
+                None => Some(next.await),
+            };
+            match answer {
+                None => sent.push(send()),
+                Some(answer) if sent.is_empty() || !is_failure(&answer) => return answer,
+                Some(_) => {}
             }
-            sent.push(send());
         }
-        sent.select_next_some().await
     }
+}
+
+/// Returns whether another connection may bring another answer.
+fn is_failure(answer: &Result<HttpResponse, HttpError>) -> bool {
+    let status = answer.as_ref().map(|response| response.status());
+    status.is_ok_and(|status| status.is_server_error() || status.as_u16() == 429) || answer.is_err()
 }
 
 fn refused(answer: Answer) -> HttpError {
@@ -205,7 +218,9 @@ pub(super) async fn first_bytes(body: HttpResponseBody, most: usize) -> Result<S
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use http::StatusCode;
 
     use super::*;
 
@@ -214,6 +229,45 @@ mod tests {
     struct HalfOpen {
         silent: usize,
         requests: Arc<AtomicUsize>,
+    }
+
+    /// A store that answers after seven seconds, and takes one connection: another is refused, or its request is.
+    #[derive(Clone, Debug, Default)]
+    struct Slow {
+        is_connected: Arc<AtomicBool>,
+        status: Option<StatusCode>,
+    }
+
+    #[async_trait]
+    impl HttpService for Slow {
+        async fn call(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+            let mut response = HttpResponse::new(Bytes::new().into());
+            if self.is_connected.swap(true, Ordering::Relaxed) {
+                let refused = || HttpError::new(HttpErrorKind::Connect, std::io::Error::other("refused"));
+                *response.status_mut() = self.status.ok_or_else(refused)?;
+                return Ok(response);
+            }
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            Ok(response)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_slow_is_not_given_up_because_it_takes_no_further_request() {
+        for status in [
+            None,
+            Some(StatusCode::SERVICE_UNAVAILABLE),
+            Some(StatusCode::TOO_MANY_REQUESTS),
+        ] {
+            let store = Slow {
+                status,
+                ..Slow::default()
+            };
+            let request = Request::builder().uri("http://store/key");
+            let request = request.body(HttpRequestBody::empty()).unwrap();
+            let answer = Client(HttpClient::new(store)).call(request).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK, "{status:?}");
+        }
     }
 
     #[async_trait]

@@ -18,7 +18,7 @@ pub(super) fn convert(error: object_store::Error) -> Error {
         Nature::Passing if failure.is_busy() => Error::from(ErrorCode::Unavailable),
         Nature::Passing => Error::new(
             ErrorCode::Unavailable,
-            "The registry's storage does not answer; try again.",
+            "The registry cannot use its storage just now; try again.",
         ),
         Nature::Outage | Nature::Misconfigured => Error::new(
             ErrorCode::Unavailable,

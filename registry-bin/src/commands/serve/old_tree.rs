@@ -16,8 +16,9 @@ use crate::adoption::{describe, finding_line};
 /// How long clients wait for it: what came into a small tree is there from the beginning.
 const HEAD_START: Duration = Duration::from_secs(2);
 
-/// When it is repeated after it failed.
-const RETRY_INTERVAL: Duration = Duration::from_mins(1);
+/// When it is repeated after it failed for the first time. The time doubles, up to the longest.
+const FIRST_RETRY: Duration = Duration::from_mins(1);
+const LAST_RETRY: Duration = Duration::from_hours(1);
 
 /// Takes once what came, until it is dropped.
 #[derive(Debug)]
@@ -52,6 +53,7 @@ async fn run(store: Arc<dyn Maintenance>, is_read_only: bool) {
     let Some(store) = store.in_bucket() else {
         return;
     };
+    let mut wait = FIRST_RETRY;
     loop {
         let done = match is_read_only {
             true => look(store).await,
@@ -64,7 +66,8 @@ async fn run(store: Arc<dyn Maintenance>, is_read_only: bool) {
             %error,
             "cannot take what the distribution registry got after its data in this bucket was adopted; it is tried again"
         );
-        sleep(RETRY_INTERVAL).await;
+        sleep(wait).await;
+        wait = wait.saturating_mul(2).min(LAST_RETRY);
     }
 }
 

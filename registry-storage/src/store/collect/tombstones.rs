@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use registry_core::{Digest, Error, RepositoryName, Timestamp};
+use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
 
 use super::cycle::Cycle;
 use super::grants::EndGrants;
@@ -119,10 +119,24 @@ impl<B: Backend> Store<B> {
             .collect();
         let sizes = self.backend.sizes(&manifests).await?;
         let is_gone = |size: Option<u64>| size.is_none_or(|size| state_of_size(size) == State::Dead);
-        for ((repository, digest), _) in tagged.iter().zip(sizes).filter(|(_, size)| is_gone(*size)) {
-            self.end_delete(repository, digest, None).await?;
-        }
-        Ok(())
+        let gone = tagged.into_iter().zip(sizes).filter(|(_, size)| is_gone(*size));
+        let ending = gone.map(|((repository, digest), _)| async move {
+            match self.end_delete(&repository, &digest, None).await {
+                // A record that cannot be read keeps no other from being collected.
+                Err(error) if error.code() == ErrorCode::Internal => {
+                    let cause = std::error::Error::source(&error);
+                    tracing::error!(
+                        %repository, %digest, cause,
+                        "the tags of a manifest that is gone cannot be deleted, because a record cannot be read; a check with repair \
+                         puts that aside"
+                    );
+                    Ok(())
+                }
+                ended => ended,
+            }
+        });
+        let ending = stream::iter(ending.collect::<Vec<_>>()).buffer_unordered(self.parallel_transactions());
+        ending.try_collect().await
     }
 
     /// Has the collector find the grants of a page that are Pending.

@@ -191,9 +191,16 @@ impl<B: Backend> Store<B> {
             keep: self.keep(EndReason::ManifestDeleted),
             now: self.clock.now(),
         };
-        if let Err(error) = self.backend.transact(Durability::Deferred, delete).await {
-            let cause = std::error::Error::source(&error);
-            tracing::warn!(%repository, %tag, cause, "a tag whose manifest is gone cannot be deleted now");
+        match self.backend.transact(Durability::Deferred, delete).await {
+            Ok(true) => {
+                tracing::info!(%repository, %tag, %digest, "a tag whose manifest is gone was deleted")
+            }
+            // Its manifest is there, and damaged; or others were faster.
+            Ok(false) => {}
+            Err(error) => {
+                let cause = std::error::Error::source(&error);
+                tracing::debug!(%repository, %tag, cause, "a tag whose manifest is gone cannot be deleted");
+            }
         }
     }
 }
@@ -209,16 +216,24 @@ struct DeleteDeadTag {
 }
 
 impl Transaction for DeleteDeadTag {
-    type Output = ();
+    type Output = bool;
 
-    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+    fn again(&self) -> Option<Again<Self>> {
+        // Without room for it, nothing is kept.
+        Some(Again::Freeing(Self {
+            keep: None,
+            ..self.clone()
+        }))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
         let keep = self.keep.as_ref();
         write_tag_tombstone(records, &self.repository, &self.digest, &self.tag, keep, self.now).await
     }
 }
 
 /// Makes a tag a tombstone if it names an incarnation of a manifest that is gone: the one that was just deleted, or an
-/// earlier one whose delete has not reached the tag yet and will not find the back reference.
+/// earlier one whose delete has not reached the tag yet and will not find the back reference. Returns whether it did.
 pub(super) async fn write_tag_tombstone(
     records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
@@ -226,19 +241,19 @@ pub(super) async fn write_tag_tombstone(
     tag: &Tag,
     keep: Option<&Keep>,
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let key = Key::tag(repository, tag);
     let manifest = Key::manifest(repository, digest);
     for _ in 0..TRANSACTION_ATTEMPTS {
         let found = read_latest::<TagRecord>(records, &key).await?;
         let condition = found.unchanged();
         let Some((record, _)) = found.visible().filter(|(tag, _)| tag.digest == *digest) else {
-            return Ok(());
+            return Ok(false);
         };
         // Read after the tag: an incarnation that a tag names was visible before, and once it is not, never is again.
         let manifest = read_latest::<ManifestRecord>(records, &manifest).await?.visible();
         if manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation) {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(keep) = keep {
             keep.tag(records, repository, tag, &record, true).await?;
@@ -246,7 +261,7 @@ pub(super) async fn write_tag_tombstone(
         let tombstone = tombstone(record, now);
         if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
             records.purge_if(&key, &version).await?;
-            return Ok(());
+            return Ok(true);
         }
     }
     Err(contended())

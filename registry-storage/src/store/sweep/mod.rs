@@ -190,7 +190,7 @@ struct Deleting {
 }
 
 impl Deleting {
-    /// Goes on after bytes that cannot be deleted, or an upload that cannot be aborted: the next may be.
+    /// Goes on after bytes that cannot be deleted, or an upload that cannot be ended: the next may be.
     ///
     /// # Errors
     /// The error itself, if many failed in a row.
@@ -199,7 +199,7 @@ impl Deleting {
             return Err(error);
         }
         let cause = std::error::Error::source(&error);
-        tracing::error!(%name, %error, cause, "bytes that nothing names cannot be deleted");
+        tracing::error!(%name, %error, cause, "bytes of an upload, or that nothing names, cannot be deleted");
         self.undeleted += 1;
         self.failures_in_a_row += 1;
         Ok(())

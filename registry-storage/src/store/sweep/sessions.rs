@@ -83,7 +83,10 @@ impl<B: Backend> Store<B> {
                 }
                 if self.is_idle(&session) {
                     match self.abort_idle_session(&key, unreadable).await {
-                        Ok(Some(aborted)) => session = aborted,
+                        Ok(Some(aborted)) => {
+                            deleting.failures_in_a_row = 0;
+                            session = aborted;
+                        }
                         Ok(None) => continue,
                         Err(error) => {
                             deleting.failed(&session.record.bytes.name, error)?;
@@ -93,17 +96,24 @@ impl<B: Backend> Store<B> {
                     report.aborted_uploads += 1;
                 }
                 if session.upload.length().is_err() {
+                    let age = self.clock.now().since(session.record.stamp.written);
+                    let is_old = age > self.options.ended_upload_memory;
                     if session.record.has_left_bytes {
                         // Unfinished bytes in a bucket are not listed. They are there if another push had stored the blob, or if
                         // the abort failed when the session ended.
-                        if let Err(error) = self.backend.abort_bytes(&session.record.bytes).await {
-                            deleting.failed(&session.record.bytes.name, error)?;
-                            continue;
+                        match self.backend.abort_bytes(&session.record.bytes).await {
+                            Ok(()) => deleting.failures_in_a_row = 0,
+                            Err(error) => {
+                                deleting.failed(&session.record.bytes.name, error)?;
+                                // In the end a sweep of everything tries again.
+                                if !is_old {
+                                    continue;
+                                }
+                            }
                         }
                     }
                     unnamed.extend(Unnamed::of_session(&session.record));
-                    let age = self.clock.now().since(session.record.stamp.written);
-                    if age > self.options.ended_upload_memory {
+                    if is_old {
                         report.forgotten_uploads += 1;
                         ended.forgotten.push(key);
                     } else if session.record.has_left_bytes {
