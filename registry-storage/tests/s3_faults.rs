@@ -267,6 +267,28 @@ async fn a_bucket_that_stays_down_is_unavailable_and_not_asked_for_ever() {
 }
 
 #[tokio::test]
+async fn a_listing_that_is_not_in_order_for_a_moment_is_asked_for_again() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    for name in ["a", "b"] {
+        let key = Key::from_stored(&format!("uploads/{name}"));
+        put(&backend, &key, &value(name), Condition::Absent)
+            .await
+            .unwrap();
+    }
+    let folder = Key::from_stored("uploads/");
+    double.faults().fault_after(0, S3Fault::RepeatKey);
+    double.faults().fault_after(1, S3Fault::RepeatKey);
+    assert_eq!(backend.list(&folder, None, 10).await.unwrap().len(), 2);
+    double.faults().fault_from_now_on(Some(S3Fault::RepeatKey));
+    let before = double.faults().requests();
+    let error = backend.list(&folder, None, 10).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("lists its keys out of order"), "{cause}");
+    assert!(double.faults().requests() - before < 10);
+}
+
+#[tokio::test]
 async fn a_page_that_is_larger_than_was_asked_for_is_cut() {
     let double = S3Double::start().await.unwrap();
     let backend = double.backend("p").unwrap();

@@ -30,6 +30,8 @@ pub enum S3Fault {
     Tag(&'static str),
     /// A list has all keys, however many were asked for.
     WholeList,
+    /// A list has its last key twice, as one of rclone's beside a write of that object.
+    RepeatKey,
     /// It waits before it has its effect.
     Delay(Duration),
     /// Half of the answer's content is sent, then the connection is cut.
