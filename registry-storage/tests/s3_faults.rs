@@ -266,6 +266,29 @@ async fn a_bucket_that_stays_down_is_unavailable_and_not_asked_for_ever() {
     assert!(double.objects().is_empty());
 }
 
+/// Beside an overwrite, some stores answer with the tag of one body and another body.
+#[tokio::test]
+async fn a_body_that_is_not_its_tags_is_read_again() {
+    let other = S3Fault::Tag("\"0cc175b9c0f1b6a831c399e269772661\"");
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let (key, value) = (Key::from_stored("uploads/a"), value("a"));
+    let version = put(&backend, &key, &value, Condition::Absent)
+        .await
+        .unwrap()
+        .unwrap();
+    double.faults().fault_after(0, other);
+    double.faults().fault_after(1, other);
+    let read = backend.get(&key).await.unwrap().unwrap();
+    assert_eq!((&read.value, &read.version), (&value, &version));
+    // One that stays so is what it is, and nothing more is compared: a bucket that was encrypted otherwise has such.
+    double.faults().fault_from_now_on(Some(other));
+    assert_ne!(backend.get(&key).await.unwrap().unwrap().version, version);
+    let before = double.faults().requests();
+    assert_ne!(backend.get(&key).await.unwrap().unwrap().version, version);
+    assert_eq!(double.faults().requests() - before, 1);
+}
+
 #[tokio::test]
 async fn a_listing_that_is_not_in_order_for_a_moment_is_asked_for_again() {
     let double = S3Double::start().await.unwrap();

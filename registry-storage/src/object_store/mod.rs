@@ -5,6 +5,7 @@ mod answer;
 mod azure;
 #[cfg(feature = "s3")]
 pub(crate) mod begun;
+mod body_tags;
 mod bytes;
 mod cache;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
@@ -55,6 +56,7 @@ use registry_core::storage::BlobContent;
 
 #[cfg(feature = "azure")]
 pub use self::azure::{AzureCredentials, AzureOptions};
+use self::body_tags::BodyTags;
 #[cfg(unix)]
 use self::cache::content::CachedContent;
 use self::cache::recent_records::RecentRecords;
@@ -114,6 +116,7 @@ pub struct ObjectStoreBackend {
     versions_are_hashes: bool,
     /// Whether the store was found to keep the condition of a delete.
     deletes_on_condition: Arc<AtomicBool>,
+    body_tags: Arc<BodyTags>,
     /// The prefix of all keys: empty, or folders that end with a slash.
     root: Arc<str>,
     /// Where the store is, and the settings that may change what it does: a probe is repeated if this changes.
@@ -205,6 +208,7 @@ impl ObjectStoreBackend {
             deleter: None,
             versions_are_hashes: false,
             deletes_on_condition: Arc::default(),
+            body_tags: Arc::default(),
             root,
             address,
             part_memory: PartMemory::new(PART_MEMORY_BYTES, memory_patience),

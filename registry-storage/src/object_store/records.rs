@@ -60,6 +60,7 @@ impl ObjectStoreBackend {
         self.settle(key).await;
         let path = self.path(key.as_str())?;
         let mut failure = no_version();
+        let mut unlike_its_tag = None;
         for back_off in READ_BACK_OFFS {
             wait(back_off).await;
             let request = async {
@@ -73,10 +74,23 @@ impl ObjectStoreBackend {
                 Err(error) => return Err(convert(error)),
             };
             failure = match (value, to_version(object.e_tag, object.version)) {
-                (Ok(value), Some(version)) => return Ok(Some(VersionedRecord::new(value, version))),
+                (Ok(value), Some(version)) => {
+                    let may_match = self.body_tags.may_match(&value, names_of(&version).0);
+                    let record = VersionedRecord::new(value, version);
+                    if may_match {
+                        return Ok(Some(record));
+                    }
+                    unlike_its_tag = Some(record);
+                    continue;
+                }
                 (Ok(_), None) => no_version(),
                 (Err(error), _) => convert(error),
             };
+            unlike_its_tag = None;
+        }
+        if unlike_its_tag.is_some() {
+            self.body_tags.give_up();
+            return Ok(unlike_its_tag);
         }
         Err(failure)
     }
@@ -152,7 +166,10 @@ impl ObjectStoreBackend {
             let (was_refused, is_conflict);
             (error, was_refused, is_conflict) = match self.run(value.len(), request).await {
                 Ok(result) => match to_version(result.e_tag, result.version) {
-                    Some(version) => return Ok(Some(version)),
+                    Some(version) => {
+                        self.body_tags.learn(&value, names_of(&version).0);
+                        return Ok(Some(version));
+                    }
                     // It was written, and the store's answer to a read has a version.
                     None => (no_version(), false, false),
                 },

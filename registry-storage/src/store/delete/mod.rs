@@ -193,7 +193,7 @@ impl<B: Backend> Store<B> {
         };
         match self.backend.transact(Durability::Deferred, delete).await {
             Ok(true) => {
-                tracing::info!(%repository, %tag, %digest, "a tag whose manifest is gone was deleted")
+                tracing::info!(%repository, %tag, %digest, "a tag whose manifest is gone was deleted");
             }
             // Its manifest is there, and damaged; or others were faster.
             Ok(false) => {}

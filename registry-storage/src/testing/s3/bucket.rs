@@ -1,10 +1,10 @@
 //! The bucket of the double: its operations, without HTTP.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::{Bound, Range};
 
 use bytes::{Bytes, BytesMut};
+use md5::{Digest as _, Md5};
 use registry_core::Timestamp;
 
 use super::uploads::Upload;
@@ -184,13 +184,19 @@ impl Content {
     }
 }
 
+/// Returns the MD5 hash of a body in hexadecimal digits.
+fn md5_of(body: &[u8]) -> String {
+    Md5::digest(body)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 impl Object {
-    /// The entity tag depends only on the content, as on S3.
+    /// The entity tag is the hash of the content, as on S3.
     pub(super) fn new(content: Bytes) -> Self {
-        let mut hasher = DefaultHasher::new();
-        content.hash(&mut hasher);
         Self {
-            tag: format!("\"{:016x}{:016x}\"", hasher.finish(), content.len()),
+            tag: format!("\"{}\"", md5_of(&content)),
             content: Content(vec![content]),
             generation: 0,
             written: FIRST_MOMENT,
