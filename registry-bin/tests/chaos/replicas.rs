@@ -1,5 +1,4 @@
-//! The run itself. `CHAOS_SECONDS` says how long it takes, `CHAOS_SEED` which faults and clients it has; with
-//! `CHAOS_ONE_WRITE_A_SECOND=1`, the bucket takes one write a second for each key.
+//! The run itself. `CHAOS_SECONDS` says how long it takes, `CHAOS_SEED` which faults and clients it has.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -88,7 +87,6 @@ fn run(store: &Store) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let configuration = folder.path().join("config.yml");
     let deletes_on_condition = seed.is_multiple_of(2);
-    let one_write_a_second = variable("CHAOS_ONE_WRITE_A_SECOND", 0) == 1;
     let count = if seed.is_multiple_of(3) { 2 } else { MOST_REPLICAS };
     let text = format!(
         "version: 0.1\nstorage: {{s3: {}, delete: {{enabled: true}}, \
@@ -115,9 +113,6 @@ fn run(store: &Store) {
         replicas.push(replica);
     }
     store.fail(seed, FAULTS);
-    if one_write_a_second {
-        store.take_one_write_a_second();
-    }
     thread::scope(|scope| {
         // A client that fails stops all, or the scope would wait for the others.
         let _stopped = StopAtEnd(&stop);
@@ -192,12 +187,7 @@ fn run(store: &Store) {
             .collect::<Vec<_>>()
             .join(", ")
     );
-    // A push writes its session several times.
-    let enough = if one_write_a_second {
-        seconds / 10
-    } else {
-        seconds / 2
-    };
+    let enough = seconds / 2;
     assert!(
         total(|client| client.counts.pushed) > enough && total(|client| client.counts.pulled) > enough / 2
     );

@@ -87,13 +87,6 @@ impl Store {
         }
     }
 
-    /// Has it refuse to write an object that was written less than a second ago, if it is the double.
-    pub(crate) fn take_one_write_a_second(&self) {
-        if let Self::Double(bucket) = self {
-            bucket.faults().one_write_a_second();
-        }
-    }
-
     /// Forgets what was asked of it, which would fill the memory.
     pub(crate) fn forget_requests(&self) {
         if let Self::Double(bucket) = self {
