@@ -97,6 +97,7 @@ mod key_kind;
 #[cfg(all(feature = "layout", unix))]
 pub mod layout;
 mod maintenance;
+mod memory_permit;
 pub mod object_store;
 mod observer;
 #[cfg(feature = "outbox")]

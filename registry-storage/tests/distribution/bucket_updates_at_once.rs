@@ -6,7 +6,9 @@ use registry_storage::distribution::{
     AdoptError, AdoptOptions, AdoptReport, Adoption, adopt_in_place, adoption, export_in_place,
     update_in_place,
 };
-use registry_storage::{CollectOptions, Maintenance as _, MaintenanceObserver, Step};
+use registry_storage::{
+    CollectOptions, Maintenance as _, MaintenanceObserver, ObjectStoreBackend, Step, Store,
+};
 use tokio::sync::Notify;
 
 use crate::bucket_updates::{adopted_and_deleted, delete, expect_gone, expect_nothing_new, updated};
@@ -114,17 +116,22 @@ async fn an_update_may_end_at_any_request() {
     assert!(unfinished > 3, "{unfinished}");
 }
 
+/// Begins an update, which ends as by a kill.
+async fn begin_and_stop(store: &Store<ObjectStoreBackend>) {
+    let pause = Pause::default();
+    tokio::select! {
+        biased;
+        () = pause.0.notified() => {}
+        updated = update_in_place(store, &pause) => panic!("{updated:?}"),
+    }
+}
+
 /// What comes after a killed update, and is deleted once the next start has taken it, does not come back either.
 #[tokio::test]
 async fn an_update_that_was_continued_knows_all_that_it_took() {
     let (bucket, store) = adopted_and_deleted().await;
     bucket.push_to_old("app/new", "v1", 9);
-    let pause = Pause::default();
-    tokio::select! {
-        biased;
-        () = pause.0.notified() => {}
-        updated = update_in_place(&store, &pause) => panic!("{updated:?}"),
-    }
+    begin_and_stop(&store).await;
     assert!(matches!(adoption(&store).await.unwrap(), Adoption::Updating(_)));
     bucket.double.pass(Duration::from_secs(86_400));
     let late = bucket.push_to_old("app/late", "v1", 10);
@@ -138,12 +145,7 @@ async fn an_update_that_was_continued_knows_all_that_it_took() {
 async fn adopting_again_compares_everything_even_after_a_killed_update() {
     let (bucket, store) = adopted_and_deleted().await;
     bucket.push_to_old("app/new", "v1", 9);
-    let pause = Pause::default();
-    tokio::select! {
-        biased;
-        () = pause.0.notified() => {}
-        updated = update_in_place(&store, &pause) => panic!("{updated:?}"),
-    }
+    begin_and_stop(&store).await;
     let again = AdoptOptions::new().again(true);
     let report = adopt_in_place(&store, &again, &()).await.unwrap();
     assert_eq!(report.manifests, 2);
