@@ -16,7 +16,7 @@ use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::s3::S3Fault;
 use registry_storage::testing::{Faulty, S3Double};
 use registry_storage::{
-    Backend as _, Maintenance as _, ObjectStoreBackend, PartSize, Store, StoreOptions, SweepOptions,
+    Backend as _, Key, Maintenance as _, ObjectStoreBackend, PartSize, Store, StoreOptions, SweepOptions,
     SystemClock,
 };
 use tokio::time::timeout;
@@ -225,6 +225,148 @@ async fn whatever_part_fails_only_what_has_no_gap_counts() {
         }
     }
     assert!(kept_some > 100 && kept_less > 100, "{kept_some} {kept_less}");
+}
+
+/// An upload that goes on after a long tail, at every call that fails or loses its answer, in this process or another: it has a
+/// beginning of what was sent, and what was parked goes with the commit.
+#[tokio::test]
+async fn a_long_tail_is_kept_whatever_fails() {
+    const MEDIUM: usize = 256 * 1024;
+    let first = content(1, MEDIUM + 200_000);
+    let bodies = [content(2, 20_000), content(3, 100_000), content(4, 2 * MEDIUM)];
+    let mut kept_less = 0;
+    for second in &bodies {
+        for fault in [Fault::Fail, Fault::LoseAnswer] {
+            for at in 0.. {
+                let backend = ObjectStoreBackend::memory();
+                let faulty = Faulty::new(backend.clone()).with_part_size(MEDIUM);
+                let store = Store::new(faulty);
+                let other = Store::new(Faulty::new(backend.clone()).with_part_size(MEDIUM));
+                let faulty = store.backend();
+                let upload = start(&store).await;
+                append(&store, &upload, chunks(&first, 70_000)).await.unwrap();
+                assert_eq!(parked(&backend).await, 1);
+                let begun = faulty.calls();
+                faulty.fault_at(begun + at, fault);
+                let appended = append(&store, &upload, chunks(second, 70_000)).await;
+                let is_through = faulty.calls() <= begun + at;
+                faulty.heal();
+                let storage: &dyn Storage = &store;
+                let kept = usize::try_from(storage.upload_status(&upload).await.unwrap()).unwrap();
+                assert!(kept >= first.len(), "{at} {appended:?}");
+                kept_less += usize::from(kept < first.len() + second.len());
+                let next = if at % 2 == 0 { &store } else { &other };
+                let whole = [&first, second, &bodies[0][..]].concat();
+                append(next, &upload, chunks(&whole[kept..].to_vec().into(), 70_000))
+                    .await
+                    .unwrap();
+                assert_commits(next, &upload, &whole.into()).await;
+                next.sweep(&SweepOptions::default()).await.unwrap();
+                assert_eq!(parked(&backend).await, 0, "{at}");
+                if is_through {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(kept_less > 10, "{kept_less}");
+}
+
+async fn parked(backend: &ObjectStoreBackend) -> usize {
+    let keys = backend.list(&Key::all_parked(), None, 100).await.unwrap();
+    keys.len()
+}
+
+/// A closing request whose body ends with the wrong digest changes nothing, and another algorithm reads the tail too.
+#[tokio::test]
+async fn a_long_tail_becomes_a_blob_in_each_way() {
+    for (size, algorithm) in [
+        (200_000, Algorithm::Sha256),
+        (200_000, Algorithm::Sha512),
+        (PART + 200_000, Algorithm::Sha256),
+        (PART + 200_000, Algorithm::Sha512),
+    ] {
+        for rest in [0, 10, 300_000] {
+            let backend = ObjectStoreBackend::memory();
+            let store = Store::new(backend.clone());
+            let storage: &dyn Storage = &store;
+            let whole = content(1, size);
+            let (had, sent) = (whole.slice(..size - rest.min(100_000)), rest.min(100_000));
+            let upload = start(&store).await;
+            append(&store, &upload, chunks(&had, 70_000)).await.unwrap();
+            let expected = usize::from(had.len() % PART > 64 * 1024);
+            assert_eq!(parked(&backend).await, expected);
+            let finish = async |digest: &Digest, body: Bytes| {
+                let mut body = pin!(chunks(&body, 70_000));
+                storage.finish_upload(&upload, digest, None, body.as_mut()).await
+            };
+            let wrong = Digest::of(Algorithm::Sha256, b"other");
+            let refused = finish(&wrong, content(2, rest)).await.unwrap_err();
+            assert_eq!(refused.code(), ErrorCode::DigestInvalid);
+            assert_eq!(storage.upload_status(&upload).await.unwrap(), had.len() as u64);
+            let digest = Digest::of(algorithm, &whole);
+            let length = finish(&digest, whole.slice(size - sent..)).await.unwrap();
+            assert_eq!(length, size as u64);
+            assert_stored(&store, &upload.repository, &digest, &whole).await;
+            // Only what a sealed tail replaced waits for the sweep.
+            let is_replaced = size > PART && algorithm == Algorithm::Sha512 && sent > 0;
+            assert_eq!(parked(&backend).await, usize::from(is_replaced && expected > 0));
+            store.sweep(&SweepOptions::default()).await.unwrap();
+            assert_eq!(parked(&backend).await, 0);
+            // The answer was lost.
+            storage.commit_upload(&upload, &digest).await.unwrap();
+        }
+    }
+}
+
+/// Who resumes an upload and sends nothing has no memory, nor has who asks for its status.
+#[tokio::test]
+async fn a_long_tail_is_read_only_when_its_part_is_whole() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("").unwrap().with_part_memory(4 * PART);
+    let store = Arc::new(Store::new(backend));
+    let tail = content(1, PART - 1000);
+    let mut stalled = tokio::task::JoinSet::new();
+    let mut uploads = Vec::new();
+    for _ in 0..12 {
+        let upload = start(&*store).await;
+        append(&*store, &upload, chunks(&tail, 300_000)).await.unwrap();
+        uploads.push(upload);
+    }
+    drop(double.faults().take_seen());
+    for upload in &uploads {
+        let (store, upload) = (Arc::clone(&store), upload.clone());
+        let (asked, was_asked) = tokio::sync::oneshot::channel();
+        let mut asked = Some(asked);
+        let body = stream::poll_fn(move |_| {
+            asked.take().map(|asked| asked.send(()));
+            std::task::Poll::Pending
+        });
+        stalled.spawn(async move { append(&*store, &upload, body).await });
+        was_asked.await.unwrap();
+    }
+    let storage: &dyn Storage = &*store;
+    for upload in &uploads {
+        assert_eq!(storage.upload_status(upload).await.unwrap(), tail.len() as u64);
+    }
+    let seen = double.faults().take_seen();
+    assert!(
+        !seen.iter().any(|request| request.contains("/parked/")),
+        "{seen:?}"
+    );
+    let whole = content(2, 3 * PART + 100);
+    let push = async {
+        let upload = start(&*store).await;
+        append(&*store, &upload, chunks(&whole, 300_000)).await.unwrap();
+        assert_commits(&*store, &upload, &whole).await;
+    };
+    timeout(Duration::from_secs(8), push).await.unwrap();
+    assert_eq!(stalled.len(), 12);
+    stalled.shutdown().await;
+    let rest = content(3, 5000);
+    append(&*store, &uploads[0], chunks(&rest, 1000)).await.unwrap();
+    let whole = [&tail[..], &rest].concat().into();
+    assert_commits(&*store, &uploads[0], &whole).await;
 }
 
 /// Clients that send next to nothing hold no memory that others need.

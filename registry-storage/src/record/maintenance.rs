@@ -235,7 +235,7 @@ pub(crate) struct UnnamedRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// Some bytes of an upload that are parked until their part is whole; they are the content.
+/// Some bytes of an upload until their part is whole; they are the content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ParkedRecord {
     #[serde(flatten)]

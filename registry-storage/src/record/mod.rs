@@ -257,7 +257,7 @@ pub(crate) enum NoteKind {
     PushManifest,
 }
 
-/// An upload session; the bytes after its last part are the content. An ended session is dead.
+/// An upload session; the bytes after its last part are the content, unless they are parked. An ended session is dead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {
     pub(crate) state: State,
@@ -272,6 +272,9 @@ pub(crate) struct SessionRecord {
     pub(crate) parts: Vec<Part>,
     /// How many bytes are in parts.
     pub(crate) parts_size: u64,
+    /// The bytes after the last part, if they are many. Stores of before 0.1 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parked_tail: Option<ParkedTail>,
     /// The bytes were offered to a blob's record; they are offered only once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) proposed: bool,
@@ -295,6 +298,13 @@ pub(crate) struct SessionRecord {
     pub(crate) epoch: Option<String>,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
+}
+
+/// The bytes after a session's last part, in a [`ParkedRecord`].
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct ParkedTail {
+    pub(crate) id: Uuid,
+    pub(crate) size: usize,
 }
 
 /// A record that is no longer usable, with its value as the content: kept for an operator who looks for what was lost.

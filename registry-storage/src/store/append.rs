@@ -12,9 +12,11 @@ use super::Store;
 use super::gather::{Filled, Gatherer, Gathering};
 use super::hash::hash;
 use super::in_flight::{Counted, InFlight};
+use super::parked::Parked;
 use super::session::{Session, Snapshot};
 use super::session_lock::HeldSession;
 use crate::backend::{Backend, MemoryPermit, Part};
+use crate::record::ParkedTail;
 
 /// A session's record is written at least each time this many bytes were added, so that a server that is killed loses
 /// little of an upload.
@@ -32,8 +34,8 @@ pub(super) struct Append<'a, B> {
     in_flight: InFlight,
     /// Bytes in parts that the session's record does not count yet.
     unsaved: u64,
-    /// The bytes after the last part that the session's record has, until they are in a part.
-    stored_tail: Bytes,
+    /// The bytes after the last part that the session's record has, or where they are parked, until they are in a part.
+    stored_tail: (Bytes, Option<ParkedTail>),
     /// The memory for the bytes after the last part, which are in memory until they are recorded.
     tail_memory: Option<MemoryPermit>,
 }
@@ -49,7 +51,7 @@ impl<'a, B: Backend> Append<'a, B> {
             held,
             in_flight: InFlight::default(),
             unsaved: 0,
-            stored_tail: Bytes::new(),
+            stored_tail: Default::default(),
             tail_memory: None,
         }
     }
@@ -72,8 +74,9 @@ impl<'a, B: Backend> Append<'a, B> {
         let store = self.store;
         let backend = &*store.backend;
         let mut gatherer = Gatherer::new(store, body, Arc::clone(&self.held));
-        self.stored_tail = std::mem::take(&mut self.session.tail);
-        let mut begun = Gathering::after(self.stored_tail.clone());
+        let tail = std::mem::take(&mut self.session.tail);
+        let mut begun = Gathering::with_tail(self.session.parked_tail(), tail.clone());
+        self.stored_tail = (tail, self.session.record.parked_tail.take());
         let mut number = self.session.record.parts.len();
         let mut offset = self.session.record.parts_size;
         let mut hasher = self.session.upload.hasher().clone();
@@ -97,6 +100,10 @@ impl<'a, B: Backend> Append<'a, B> {
                     self.count_parts()?;
                     self.touch().await?;
                     continue;
+                }
+                Filled::Tail(ending) => {
+                    self.put_back_tail();
+                    break ending;
                 }
                 Filled::Rest(rest, ending, permit) => {
                     self.require_room(offset, rest.len())?;
@@ -190,7 +197,7 @@ impl<'a, B: Backend> Append<'a, B> {
             record.parts.extend(tag.map(|tag| Part { size, tag }));
             record.parts_size += size;
             // The tail was the beginning of the first part.
-            self.stored_tail = Bytes::new();
+            self.stored_tail = Default::default();
             self.unsaved += size;
             let upload = self.session.upload.clone();
             self.session.upload = upload.with_progress(self.session.record.parts_size, hasher)?;
@@ -210,18 +217,23 @@ impl<'a, B: Backend> Append<'a, B> {
     /// Writes the session's record while bytes arrive that it does not count yet, and parts are being written. Until its tail
     /// is in a part that it counts, it keeps the tail.
     async fn touch(&mut self) -> Result<(), Error> {
-        self.session.tail = self.stored_tail.clone();
+        self.put_back_tail();
         self.count()?;
         let save = self.store.save_session(&mut self.session);
         self.in_flight.beside(save).await??;
         self.session.tail = Bytes::new();
+        self.session.record.parked_tail = None;
         self.unsaved = 0;
         Ok(())
     }
 
+    fn put_back_tail(&mut self) {
+        (self.session.tail, self.session.record.parked_tail) = self.stored_tail.clone();
+    }
+
     /// Sets the session's length to that of its parts and tail.
     fn count(&mut self) -> Result<(), Error> {
-        let length = self.session.record.parts_size + self.session.tail.len() as u64;
+        let length = self.session.record.parts_size + self.session.tail_size() as u64;
         let hasher = self.session.upload.hasher().clone();
         self.session.upload = self.session.upload.clone().with_progress(length, hasher)?;
         Ok(())
@@ -257,10 +269,18 @@ impl<'a, B: Backend> Append<'a, B> {
         Ok(())
     }
 
-    pub(super) async fn save(&mut self) -> Result<(), Error> {
+    /// Records the session, whose tail was `had` before.
+    pub(super) async fn save(&mut self, had: Option<Parked>) -> Result<(), Error> {
+        self.store.park_tail(&mut self.session).await?;
         self.count()?;
         self.store.save_session(&mut self.session).await?;
         self.unsaved = 0;
+        let has = self.session.parked_tail();
+        if let Some(had) = had
+            && has.is_none_or(|has| has.key != had.key)
+        {
+            self.store.remove_tail(had).await;
+        }
         Ok(())
     }
 }

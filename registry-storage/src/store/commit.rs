@@ -50,8 +50,10 @@ impl<B: Backend> Store<B> {
         upload: &UploadKey,
         digest: &Digest,
     ) -> Result<(), Error> {
+        let mut _memory = None;
         if session.upload.finished_digest().is_none() {
             self.catch_up_hash(&mut session).await?;
+            _memory = self.bring_back_tail(&mut session).await?;
             let hasher = hash(session.upload.hasher().clone(), session.tail.clone()).await?;
             session.upload = session
                 .upload
@@ -144,6 +146,7 @@ impl<B: Backend> Store<B> {
             // must not complete the parts with another tail.
             session.record.sealed = true;
             session.standing = None;
+            self.park_tail(session).await?;
             self.save_session(session).await?;
             let complete = CompleteBytes(session.record.clone(), session.tail.clone());
             self.transact_held(Durability::Synced, complete, session.held.clone())
@@ -151,7 +154,12 @@ impl<B: Backend> Store<B> {
             session.record.parts_size = session.upload.length()?;
             session.record.completed = true;
             session.tail = Bytes::new();
+            let parked = session.parked_tail();
+            session.record.parked_tail = None;
             self.save_session(session).await?;
+            if let Some(parked) = parked {
+                self.remove_tail(parked).await;
+            }
         }
         let hasher = self.hash_otherwise(session, algorithm).await?;
         let hasher = hash(hasher, session.tail.clone()).await?;
@@ -443,9 +451,17 @@ impl CommitUpload {
             let has_unused_upload = session.record.bytes.token.is_some() && session.record.parts_size == 0;
             session.record.has_left_bytes = !is_used && !self.is_inline() || has_unused_upload;
             session.tail = Bytes::new();
+            let parked = session.parked_tail();
+            session.record.parked_tail = None;
             let value = session.encode(self.now)?;
             let condition = Condition::Matches(session.version.clone());
             if records.put(&session.key, value, condition).await?.is_some() {
+                // Nobody needs it any more, not even a commit that is tried again.
+                if let Some(parked) = parked
+                    && let Err(error) = records.remove(&parked.key).await
+                {
+                    tracing::debug!(%error, "the end of an upload that is a blob goes with its session");
+                }
                 return Ok(());
             }
         }

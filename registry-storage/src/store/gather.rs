@@ -41,6 +41,8 @@ pub(super) enum Filled {
     Part(Bytes, Bytes, MemoryPermit),
     /// The rest, and why the body ended.
     Rest(Bytes, Result<(), Error>, Option<MemoryPermit>),
+    /// The tail that the session had and nothing after it, and why the body ended.
+    Tail(Result<(), Error>),
     /// An unfinished part, when the session's record is due to be written.
     Due(Gathering),
 }
@@ -48,8 +50,20 @@ pub(super) enum Filled {
 impl Gathering {
     /// Begins a part with what came after the previous one in the same chunk.
     pub(super) const fn after(rest: Bytes) -> Self {
+        Self::of(Vec::new(), rest)
+    }
+
+    /// Begins a part with the tail of a session, which is parked, or else in memory.
+    pub(super) fn with_tail(parked: Option<Parked>, tail: Bytes) -> Self {
+        match parked {
+            Some(parked) => Self::of(vec![parked], Bytes::new()),
+            None => Self::after(tail),
+        }
+    }
+
+    const fn of(parked: Vec<Parked>, rest: Bytes) -> Self {
         Self {
-            parked: Vec::new(),
+            parked,
             gathered: Vec::new(),
             permit: None,
             rest,
@@ -87,6 +101,9 @@ impl Gathering {
     async fn end<B: Backend>(self, store: &Store<B>, ending: Result<(), Error>) -> Result<Filled, Error> {
         if self.parked.is_empty() {
             return Ok(Filled::Rest(self.gathered.into(), ending, self.permit));
+        }
+        if self.gathered.is_empty() && self.parked.iter().all(|parked| parked.is_tail) {
+            return Ok(Filled::Tail(ending));
         }
         let (bytes, memory) = self.put_together(store).await?;
         Ok(Filled::Rest(bytes, ending, Some(memory)))

@@ -1,7 +1,8 @@
-//! Bytes of an upload that are parked in the store while memory is scarce, until their part is whole.
+//! Bytes of an upload that are in records of their own until their part is whole.
 //!
-//! No session names them, and what a process that dies leaves is removed with the session: they count only once they are in a
-//! part, or in the session's tail.
+//! A session names those that it ended with, its tail. So its record is small, which every step of an upload reads or writes, and
+//! nobody has a tail in memory who waits for a client. What is gathered while memory is scarce, no session names: it counts only once
+//! it is in a part or a tail. What a process that dies leaves is removed with the session.
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -9,12 +10,16 @@ use registry_core::{Error, ErrorCode, UploadId};
 
 use super::Store;
 use super::edge::{read_latest, write};
-use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
+use super::session::{RemoveAll, Session};
+use crate::backend::{Backend, Condition, Durability, MemoryPermit, RecordTransaction, Transaction};
 use crate::key::Key;
-use crate::record::{ParkedRecord, Stamp};
+use crate::record::{ParkedRecord, ParkedTail, Stamp};
 use crate::unique::unique;
 
-/// The most bytes in one record.
+/// Longer tails are parked. Shorter ones are in the session's record, which spares three requests.
+const TAIL_BYTES: usize = 64 * 1024;
+
+/// The most bytes in one record of what is gathered.
 const RECORD_BYTES: usize = 512 * 1024;
 
 /// How many bytes of one upload are written or read at once, and in how many records at most: so much memory it takes besides.
@@ -22,9 +27,22 @@ const BYTES_AT_ONCE: usize = 1024 * 1024;
 const RECORDS_AT_ONCE: usize = 16;
 
 /// Some bytes of an upload that are parked.
+#[derive(Clone, Debug)]
 pub(super) struct Parked {
-    key: Key,
+    pub(super) key: Key,
     pub(super) size: usize,
+    /// A session names it, so it stays when it is brought back.
+    pub(super) is_tail: bool,
+}
+
+impl Parked {
+    pub(super) fn tail(upload: UploadId, ParkedTail { id, size }: ParkedTail) -> Self {
+        Self {
+            key: Key::parked(upload, id),
+            size,
+            is_tail: true,
+        }
+    }
 }
 
 impl<B: Backend> Store<B> {
@@ -35,19 +53,60 @@ impl<B: Backend> Store<B> {
             pieces.push(bytes.split_to(bytes.len().min(RECORD_BYTES)));
         }
         let writes = stream::iter(pieces).map(|content| async move {
-            let key = Key::parked(upload, unique());
-            let size = content.len();
-            let park = Park {
-                key: key.clone(),
-                record: ParkedRecord {
-                    stamp: Stamp::new(self.clock.now()),
-                },
-                content,
-            };
-            self.backend.transact(Durability::Deferred, park).await?;
-            Ok(Parked { key, size })
+            let (key, size) = (Key::parked(upload, unique()), content.len());
+            self.park_as(key.clone(), content).await?;
+            let is_tail = false;
+            Ok(Parked { key, size, is_tail })
         });
         writes.buffered(BYTES_AT_ONCE / RECORD_BYTES).try_collect().await
+    }
+
+    /// Parks the tail of a session that is about to be recorded, if it is long. It stays in memory too.
+    pub(super) async fn park_tail(&self, session: &mut Session) -> Result<(), Error> {
+        let size = session.tail.len();
+        if let Some(upload) = session.key.upload_id()
+            && session.record.parked_tail.is_none()
+            && size > TAIL_BYTES
+            && self.backend.must_record_parts()
+        {
+            let id = unique();
+            self.park_as(Key::parked(upload, id), session.tail.clone())
+                .await?;
+            session.record.parked_tail = Some(ParkedTail { id, size });
+        }
+        Ok(())
+    }
+
+    async fn park_as(&self, key: Key, content: Bytes) -> Result<(), Error> {
+        let stamp = Stamp::new(self.clock.now());
+        let record = ParkedRecord { stamp };
+        let park = Park { key, record, content };
+        self.backend.transact(Durability::Deferred, park).await
+    }
+
+    /// Brings back the tail of a session that is to become a blob, and returns the memory for it. Only for a request that has no
+    /// other memory: two that have some would wait for each other.
+    ///
+    /// # Errors
+    /// [`BlobUploadUnknown`](ErrorCode::BlobUploadUnknown) if it is gone, as it is once its session has ended.
+    pub(super) async fn bring_back_tail(&self, session: &mut Session) -> Result<Option<MemoryPermit>, Error> {
+        let Some(parked) = session.parked_tail() else {
+            return Ok(None);
+        };
+        let memory = self.backend.reserve_memory(parked.size).await;
+        session.tail = self
+            .backend
+            .transact(Durability::Deferred, BringBack(parked))
+            .await?;
+        Ok(Some(memory))
+    }
+
+    /// Removes a tail that no session names any more. If that fails, it goes with its session.
+    pub(super) async fn remove_tail(&self, parked: Parked) {
+        let remove = RemoveAll(vec![parked.key]);
+        if let Err(error) = self.backend.transact(Durability::Deferred, remove).await {
+            tracing::debug!(%error, "the former end of an upload was not removed");
+        }
     }
 
     /// Fills `bytes` with what was parked.
@@ -57,10 +116,8 @@ impl<B: Backend> Store<B> {
     pub(super) async fn bring_back(&self, parked: Vec<Parked>, mut bytes: &mut [u8]) -> Result<(), Error> {
         let largest = parked.iter().map(|parked| parked.size).max().unwrap_or(1);
         let at_once = (BYTES_AT_ONCE / largest).clamp(1, RECORDS_AT_ONCE);
-        let reads = stream::iter(parked).map(|parked| async move {
-            let bring_back = BringBack(parked.key);
-            self.backend.transact(Durability::Deferred, bring_back).await
-        });
+        let reads =
+            stream::iter(parked).map(|parked| self.backend.transact(Durability::Deferred, BringBack(parked)));
         let mut reads = reads.buffered(at_once);
         while let Some(content) = reads.next().await {
             let content = content?;
@@ -93,16 +150,19 @@ impl Transaction for Park {
     }
 }
 
-/// Reads a record and removes it.
-struct BringBack(Key);
+/// Reads what is parked, and removes it unless a session names it.
+struct BringBack(Parked);
 
 impl Transaction for BringBack {
     type Output = Bytes;
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Bytes, Error> {
-        let found = read_latest::<ParkedRecord>(records, &self.0).await?;
+        let Parked { key, is_tail, .. } = self.0;
+        let found = read_latest::<ParkedRecord>(records, &key).await?;
         let (_, content) = found.record.ok_or(ErrorCode::BlobUploadUnknown)?;
-        records.remove(&self.0).await?;
+        if !is_tail {
+            records.remove(&key).await?;
+        }
         Ok(content)
     }
 }

@@ -10,6 +10,7 @@ use registry_core::upload::Upload;
 use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, UploadId};
 
 use super::edge::{Found, contended, read_latest};
+use super::parked::Parked;
 use super::session_lock::{HeldSession, Wanted, superseded};
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{
@@ -26,7 +27,7 @@ pub(super) struct Session {
     pub(super) key: Key,
     pub(super) record: SessionRecord,
     pub(super) upload: Upload,
-    /// The bytes after the last part.
+    /// The bytes after the last part, unless they are parked and were not brought back.
     pub(super) tail: Bytes,
     pub(super) version: Version,
     /// Keeps other requests out of the session, if this request writes.
@@ -79,6 +80,18 @@ impl Session {
         self.record.other_hash = Some(snapshot);
     }
 
+    /// Returns where the tail is, if it is parked.
+    pub(super) fn parked_tail(&self) -> Option<Parked> {
+        let tail = self.record.parked_tail?;
+        Some(Parked::tail(self.key.upload_id()?, tail))
+    }
+
+    /// Returns how many bytes come after the last part.
+    pub(super) fn tail_size(&self) -> usize {
+        let parked = self.record.parked_tail;
+        parked.map_or(self.tail.len(), |parked| parked.size)
+    }
+
     /// Encodes the session's record.
     pub(super) fn encode(&mut self, now: Timestamp) -> Result<Bytes, Error> {
         if let Some(standing) = &mut self.standing {
@@ -86,7 +99,7 @@ impl Session {
             standing.record.stamp = Stamp::new(now);
             // A write that was begun for the bytes has to be ended some day.
             standing.record.bytes = self.record.bytes.clone();
-            return encode(&standing.record, &standing.tail);
+            return encode_session(&standing.record, &standing.tail);
         }
         self.record.state = if self.upload.length().is_ok() {
             State::Live
@@ -95,7 +108,7 @@ impl Session {
         };
         self.record.upload = self.upload.snapshot();
         self.record.stamp = Stamp::new(now);
-        encode(&self.record, &self.tail)
+        encode_session(&self.record, &self.tail)
     }
 
     /// Builds a session from its record; `None` if there is no record.
@@ -184,6 +197,7 @@ impl<B: Backend> Store<B> {
             },
             parts: Vec::new(),
             parts_size: 0,
+            parked_tail: None,
             proposed: false,
             proposed_to: None,
             has_left_bytes: false,
@@ -303,6 +317,8 @@ impl<B: Backend> Store<B> {
     pub(super) async fn abort_session(&self, mut session: Session) -> Result<Option<Session>, Error> {
         session.upload = session.upload.aborted()?;
         session.tail = Bytes::new();
+        let parked = session.parked_tail();
+        session.record.parked_tail = None;
         session.standing = None;
         session.is_freeing = true;
         session.record.has_left_bytes = true;
@@ -314,7 +330,8 @@ impl<B: Backend> Store<B> {
             match self.backend.delete_bytes(&session.record.bytes.name).await {
                 Ok(()) => {
                     session.record.has_left_bytes = false;
-                    let forget = RemoveAll(vec![session.key.clone()]);
+                    let parked = parked.map(|parked| parked.key);
+                    let forget = RemoveAll(parked.into_iter().chain([session.key.clone()]).collect());
                     self.transact_held(Durability::Deferred, forget, session.held.clone())
                         .await?;
                 }
@@ -325,6 +342,12 @@ impl<B: Backend> Store<B> {
         self.note_freed();
         Ok(Some(session))
     }
+}
+
+/// Encodes a session with its tail, which is not the content if it is parked.
+pub(super) fn encode_session(record: &SessionRecord, tail: &Bytes) -> Result<Bytes, Error> {
+    let is_parked = record.parked_tail.is_some();
+    encode(record, if is_parked { &[] } else { tail })
 }
 
 /// Writes one record.

@@ -9,12 +9,12 @@ use registry_core::storage::{Body, UploadKey, UploadStorage};
 use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, UploadId};
 use tokio::time::timeout;
 
+use super::Store;
 use super::append::{Append, CHECKPOINT_BYTES};
 use super::hash::hash;
 use super::session::Session;
 use super::session_lock::{Wanted, is_superseded};
-use super::{INLINE_BYTES, Store};
-use crate::backend::{Backend, Expect, MemoryPermit};
+use crate::backend::{Backend, Expect};
 
 /// How long a closing request waits for the request that took its session. A proxy waits as long for an answer.
 const OTHER_REQUEST_TIMEOUT: Duration = Duration::from_secs(50);
@@ -51,7 +51,6 @@ impl<B: Backend> UploadStorage for Store<B> {
     async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
         let commit = async {
             let (session, held) = self.take_session(upload, Wanted::default()).await?;
-            let _memory = self.memory_for_tail(&session).await;
             self.commit_session(session, held, upload, digest).await
         };
         self.note_room(commit.await)
@@ -99,7 +98,7 @@ impl<B: Backend> Store<B> {
             return Err(send_again());
         }
         self.catch_up_hash(&mut session).await?;
-        let began = session.snapshot();
+        let (began, had) = (session.snapshot(), session.parked_tail());
         if is_last {
             session.standing = Some(Box::new(began.clone()));
         }
@@ -115,7 +114,7 @@ impl<B: Backend> Store<B> {
             let is_sent_again = append.held.newest() == Wanted::GoOn(Some(began_at));
             let saved = match ended {
                 Err(error) if is_superseded(error) && is_sent_again => append.go_back(began.clone()).await,
-                _ => append.save().await,
+                _ => append.save(had).await,
             };
             ending = saved.and(ending);
         }
@@ -126,16 +125,6 @@ impl<B: Backend> Store<B> {
             tracing::debug!(%error, "an upload keeps what the full disk had room for");
         }
         Ok((append, ending?))
-    }
-
-    /// Reserves memory for the copies of a tail that are made while it is written down and sent. A bucket's may be almost as large
-    /// as a part. Only for a request that has no other memory: two that have some would wait for each other.
-    async fn memory_for_tail(&self, session: &Session) -> Option<MemoryPermit> {
-        let size = session.tail.len();
-        match size > INLINE_BYTES {
-            true => Some(self.backend.reserve_memory(2 * size).await),
-            false => None,
-        }
     }
 
     /// Waits for the request that took a session from a closing request, and returns the closing request's error: that

@@ -13,9 +13,9 @@ use crate::backend::{
 use crate::chain::State;
 use crate::key::Key;
 use crate::pages::Values;
-use crate::record::{SessionRecord, Stamp, encode, state_of_size};
+use crate::record::{SessionRecord, Stamp, state_of_size};
 use crate::store::Store;
-use crate::store::session::Session;
+use crate::store::session::{Session, encode_session};
 
 /// How long an upload may be idle while the disk is full, if its limit is not shorter anyway. Refused clients return
 /// within a minute, and then continue.
@@ -238,7 +238,7 @@ impl Transaction for Ended {
             };
             let unchanged = Condition::Matches(session.version);
             records
-                .put(&session.key, encode(&swept, &session.tail)?, unchanged)
+                .put(&session.key, encode_session(&swept, &session.tail)?, unchanged)
                 .await?;
         }
         Ok(())
