@@ -77,6 +77,10 @@ impl<'a, B: Backend> Append<'a, B> {
         let tail = std::mem::take(&mut self.session.tail);
         let mut begun = Gathering::with_tail(self.session.parked_tail(), tail.clone());
         self.stored_tail = (tail, self.session.record.parked_tail.take());
+        if backend.must_record_parts() && gatherer.has_more().await {
+            // From here on, another process that holds the session fails to write it.
+            self.touch().await?;
+        }
         let mut number = self.session.record.parts.len();
         let mut offset = self.session.record.parts_size;
         let mut hasher = self.session.upload.hasher().clone();

@@ -228,10 +228,18 @@ pub(super) struct Committed {
     pub(super) has_healed: bool,
 }
 
+/// What became of a proposal.
+enum Joined {
+    /// It is stored: the Pending blob names the bytes.
+    Proposed(Found<BlobRecord>),
+    /// It was not needed.
+    Offered(Offered),
+}
+
 /// What happened to the blob.
 enum Offered {
-    /// It is Live, with this content.
-    Live(BlobBytes),
+    /// It is Live, with this content. The session was read before that, if it was.
+    Live(BlobBytes, Option<Box<Session>>),
     /// It is visible, and its bytes have to be checked.
     LookAt(Unseen),
     /// This session's bytes may not be used: the client has to send them again.
@@ -247,18 +255,18 @@ impl Transaction for CommitUpload {
             let Some(entered) = enter_grant(records, &self.keys, self.now).await? else {
                 continue;
             };
-            let bytes = match self.offer(records).await? {
-                Offered::Live(bytes) => bytes,
+            let (bytes, session) = match self.offer(records).await? {
+                Offered::Live(bytes, session) => (bytes, session),
                 Offered::LookAt(unseen) => return Ok(Looked::LookAt(unseen)),
                 Offered::Refused(error) => {
-                    withdraw_grant(records, &self.keys, entered, self.now).await?;
+                    withdraw_grant(records, &self.keys, &entered, self.now).await?;
                     self.leave_bytes(records).await?;
                     return Ok(Looked::Done(Err(error)));
                 }
             };
             let is_used = bytes.bytes.as_ref() == Some(&self.session.record.bytes.name);
             if publish_grant(records, &self.keys, &entered, bytes, self.now).await? {
-                self.finish(records, is_used).await?;
+                self.finish(records, session, is_used).await?;
                 let has_healed = self.looks.has_lost();
                 return Ok(Looked::Done(Ok(Committed { has_healed })));
             }
@@ -270,8 +278,12 @@ impl Transaction for CommitUpload {
 impl CommitUpload {
     /// Makes the blob Live, with this session's bytes unless it has bytes already.
     async fn offer(&self, records: &mut dyn RecordTransaction) -> Result<Offered, Error> {
+        let mut proposed = None;
         for _ in 0..TRANSACTION_ATTEMPTS {
-            let blob = read_latest::<BlobRecord>(records, &self.keys.blob).await?;
+            let blob = match proposed.take() {
+                Some(pending) => pending,
+                None => read_latest::<BlobRecord>(records, &self.keys.blob).await?,
+            };
             let Some(session) = self.read_session(records).await? else {
                 return Ok(Offered::Refused(ErrorCode::BlobUploadUnknown.into()));
             };
@@ -291,14 +303,15 @@ impl CommitUpload {
                 Offer::Propose if self.is_inline() => {
                     // Content that comes with its record needs no proposal: no bytes have to be finished.
                     if let Some(bytes) = self.publish(records, &blob).await? {
-                        return Ok(Offered::Live(bytes));
+                        return Ok(Offered::Live(bytes, Some(Box::new(session))));
                     }
                 }
                 Offer::Propose => {
-                    if self.mark_proposed(records, session).await?
-                        && let Some(offered) = self.join(records).await?
-                    {
-                        return Ok(offered);
+                    if self.mark_proposed(records, session).await? {
+                        match self.join(records, blob).await? {
+                            Joined::Offered(offered) => return Ok(offered),
+                            Joined::Proposed(pending) => proposed = Some(pending),
+                        }
                     }
                 }
                 Offer::Finish => match recheck(open) {
@@ -311,7 +324,7 @@ impl CommitUpload {
                         if complete(blob.state(), named)
                             && let Some(bytes) = self.publish(records, &blob).await?
                         {
-                            return Ok(Offered::Live(bytes));
+                            return Ok(Offered::Live(bytes, Some(Box::new(session))));
                         }
                     }
                 },
@@ -334,29 +347,33 @@ impl CommitUpload {
         Ok(records.put(&session.key, value, condition).await?.is_some())
     }
 
-    /// Adds the bytes to the proposals of the Pending blob; returns `None` if the next step is to read both again.
-    async fn join(&self, records: &mut dyn RecordTransaction) -> Result<Option<Offered>, Error> {
+    /// Adds the bytes to the proposals of the Pending blob, which was read before the session was marked.
+    async fn join(
+        &self,
+        records: &mut dyn RecordTransaction,
+        mut blob: Found<BlobRecord>,
+    ) -> Result<Joined, Error> {
         for _ in 0..TRANSACTION_ATTEMPTS {
-            let blob = read_latest::<BlobRecord>(records, &self.keys.blob).await?;
             let state = match self.looks.counted(&self.digest, &blob) {
                 Ok(state) => state,
-                Err(unseen) => return Ok(Some(Offered::LookAt(unseen))),
+                Err(unseen) => return Ok(Joined::Offered(Offered::LookAt(unseen))),
             };
             match join(state) {
-                Join::Use => return live(blob).map(Some),
+                Join::Use => return live(blob).map(Joined::Offered),
                 Join::Rescue => {
                     if rescue(records, &self.keys.blob, &blob, self.now).await? {
-                        return live(blob).map(Some);
+                        return live(blob).map(Joined::Offered);
                     }
                 }
                 Join::Write => {
                     let mut proposals = proposals(&blob);
                     proposals.push(self.session.record.bytes.name.clone());
-                    if self.write_pending(records, &blob, proposals).await? {
-                        return Ok(None);
+                    if let Some(pending) = self.write_pending(records, &blob, proposals).await? {
+                        return Ok(Joined::Proposed(pending));
                     }
                 }
             }
+            blob = read_latest(records, &self.keys.blob).await?;
         }
         Err(contended())
     }
@@ -377,9 +394,10 @@ impl CommitUpload {
         records: &mut dyn RecordTransaction,
         blob: &Found<BlobRecord>,
         proposals: Vec<BytesName>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Found<BlobRecord>>, Error> {
         let pending = self.record(State::Pending, None, proposals);
-        Ok(self.write_blob(records, blob, &pending, &[]).await?.is_some())
+        let written = self.write_blob(records, blob, &pending, &[]).await?;
+        Ok(written.map(|version| Found::written(pending, version)))
     }
 
     /// Makes the blob Live with this session's bytes; returns `None` if the blob was written by another request.
@@ -432,9 +450,17 @@ impl CommitUpload {
 
     /// Ends the session, which keeps its digest: the client may ask again. If this write is lost, the session is still
     /// open, but its bytes were proposed and are not used a second time.
-    async fn finish(&self, records: &mut dyn RecordTransaction, is_used: bool) -> Result<(), Error> {
+    async fn finish(
+        &self,
+        records: &mut dyn RecordTransaction,
+        mut had: Option<Box<Session>>,
+        is_used: bool,
+    ) -> Result<(), Error> {
         for _ in 0..TRANSACTION_ATTEMPTS {
-            let session = self.read_session(records).await?;
+            let session = match had.take() {
+                Some(session) => Some(*session),
+                None => self.read_session(records).await?,
+            };
             let open = session.and_then(|session| {
                 let finished = session.upload.clone().finished(self.digest.clone()).ok()?;
                 Some((session, finished))
@@ -516,7 +542,9 @@ fn proposals(blob: &Found<BlobRecord>) -> Vec<BytesName> {
 
 fn live(blob: Found<BlobRecord>) -> Result<Offered, Error> {
     let bytes = blob.record.and_then(|(blob, _)| blob.blob);
-    bytes.map(Offered::Live).ok_or_else(|| Error::internal(NoContent))
+    bytes
+        .map(|bytes| Offered::Live(bytes, None))
+        .ok_or_else(|| Error::internal(NoContent))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -27,6 +27,15 @@ impl<H: Header> Found<H> {
         })
     }
 
+    /// Returns a record without content as it was written.
+    pub(super) fn written(header: H, version: Version) -> Self {
+        Self {
+            record: Some((header, Bytes::new())),
+            version: Some(version),
+            checked: Checked::default(),
+        }
+    }
+
     pub(super) fn state(&self) -> State {
         self.record
             .as_ref()

@@ -1,6 +1,6 @@
 //! Mounting: another repository may read a blob.
 
-use crate::chain::{Enter, Publish, Require, State, enter, heal, may_mount, publish, require, withdraw};
+use crate::chain::{Enter, Publish, Require, State, enter, heal, may_mount, require, withdraw};
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::collect::{mark_changed, write_candidates};
@@ -101,7 +101,7 @@ pub(super) async fn grant_stored_blob(
             (Require::Rescue, Some(bytes)) if rescue(records, &keys.blob, &blob, now).await? => bytes,
             (Require::Rescue, Some(_)) => continue,
             (Require::Missing, _) | (_, None) => {
-                withdraw_grant(records, keys, entered, now).await?;
+                withdraw_grant(records, keys, &entered, now).await?;
                 return Ok(Looked::Done(false));
             }
         };
@@ -123,31 +123,48 @@ pub(super) async fn point_grant(
         let Some(version) = grant.version().filter(|_| grant.state().is_visible()) else {
             return Ok(false);
         };
+        let entered = EnteredGrant {
+            state: grant.state(),
+            version: version.clone(),
+        };
         let blob = require_child::<BlobRecord>(records, &keys.blob, now).await?;
         let Some(bytes) = blob.and_then(|(blob, _)| blob.blob) else {
             return Ok(false);
         };
-        if publish_grant(records, keys, version, bytes, now).await? {
+        if publish_grant(records, keys, &entered, bytes, now).await? {
             return Ok(true);
         }
     }
     Err(contended())
 }
 
-/// Stores a grant Pending, or joins a Pending one (step 1 of the rule), and returns its version; `None` if the next
-/// step is to begin again. A visible grant is joined too: its blob may have lost its bytes.
+/// A grant whose blob is being looked for.
+pub(super) struct EnteredGrant {
+    /// Either Pending or visible.
+    state: State,
+    version: Version,
+}
+
+/// Stores a grant Pending, or joins a Pending one (step 1 of the rule), and returns it; `None` if the next step is to begin
+/// again. A visible grant is joined too: its blob may have lost its bytes.
 pub(super) async fn enter_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
     now: Timestamp,
-) -> Result<Option<Version>, Error> {
+) -> Result<Option<EnteredGrant>, Error> {
     let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
+    let entered = |state, version| {
+        Some(EnteredGrant {
+            state,
+            version: version?,
+        })
+    };
     match enter(grant.state()) {
-        Enter::Published => Ok(grant.version().cloned()),
+        Enter::Published => Ok(entered(grant.state(), grant.version().cloned())),
         Enter::Join => {
             // Whoever stored it may have died before it looked.
             refer_to(records, keys, now).await?;
-            Ok(grant.version().cloned())
+            Ok(entered(grant.state(), grant.version().cloned()))
         }
         Enter::Rescue => rescue(records, &keys.grant, &grant, now).await.map(|_| None),
         Enter::Create => {
@@ -159,13 +176,13 @@ pub(super) async fn enter_grant(
                 condemned_in: None,
                 stamp: Stamp::new(now),
             };
-            let entered = write(records, &keys.grant, &pending, &[], grant.unchanged()).await?;
-            if entered.is_some() {
+            let written = write(records, &keys.grant, &pending, &[], grant.unchanged()).await?;
+            if written.is_some() {
                 // Another grant may have come and gone since there was none, and the back reference with it.
                 refer_to(records, keys, now).await?;
                 mark_changed(records, &keys.changed, now).await?;
             }
-            Ok(entered)
+            Ok(entered(State::Pending, written))
         }
     }
 }
@@ -237,36 +254,32 @@ async fn write_back_reference(
 pub(super) async fn publish_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
-    entered: &Version,
+    entered: &EnteredGrant,
     blob: BlobBytes,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
-    let (state, is_same) = (grant.state(), grant.is(entered));
-    let decision = if state.is_visible() {
-        if grant
-            .header()
-            .is_some_and(|grant| grant.blob.as_ref() == Some(&blob))
-        {
+    if entered.state.is_visible() {
+        let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
+        let names = grant.header().and_then(|grant| grant.blob.as_ref());
+        if grant.state().is_visible() && names == Some(&blob) {
             return Ok(true);
         }
-        heal(state, is_same)
-    } else {
-        publish(state, is_same)
-    };
-    if decision == Publish::Again {
-        return Ok(false);
+        if heal(grant.state(), grant.is(&entered.version)) == Publish::Again {
+            return Ok(false);
+        }
     }
+    // Whether a Pending grant is still the same, its write finds out.
+    let unchanged = Condition::Matches(entered.version.clone());
     let live = GrantRecord {
         state: State::Live,
         blob: Some(blob),
         condemned_in: None,
         stamp: Stamp::new(now),
     };
-    match write(records, &keys.grant, &live, &[], grant.unchanged()).await {
+    match write(records, &keys.grant, &live, &[], unchanged).await {
         Ok(written) => Ok(written.is_some()),
         Err(refusal) if is_over_quota(&refusal) => {
-            withdraw_grant(records, keys, entered.clone(), now).await?;
+            withdraw_grant(records, keys, entered, now).await?;
             // The blob may be there for this grant alone.
             if let Some(KeyKind::Blob(digest)) = KeyKind::of(&keys.blob) {
                 write_candidates(records, &[digest], now).await?;
@@ -281,11 +294,11 @@ pub(super) async fn publish_grant(
 pub(super) async fn withdraw_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
-    entered: Version,
+    entered: &EnteredGrant,
     now: Timestamp,
 ) -> Result<(), Error> {
     let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
-    if withdraw(grant.state(), grant.is(&entered)) {
+    if withdraw(grant.state(), grant.is(&entered.version)) {
         let dead = GrantRecord {
             state: State::Dead,
             blob: None,

@@ -11,6 +11,7 @@ use registry_core::{Error, ErrorCode, UploadId};
 use super::Store;
 use super::edge::{read_latest, write};
 use super::session::{RemoveAll, Session};
+use super::session_lock::superseded;
 use crate::backend::{Backend, Condition, Durability, MemoryPermit, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::record::{ParkedRecord, ParkedTail, Stamp};
@@ -88,16 +89,17 @@ impl<B: Backend> Store<B> {
     /// other memory: two that have some would wait for each other.
     ///
     /// # Errors
-    /// [`BlobUploadUnknown`](ErrorCode::BlobUploadUnknown) if it is gone, as it is once its session has ended.
+    /// That of a request that another one takes the session from, if it is gone: the session was written since it was read.
     pub(super) async fn bring_back_tail(&self, session: &mut Session) -> Result<Option<MemoryPermit>, Error> {
         let Some(parked) = session.parked_tail() else {
             return Ok(None);
         };
         let memory = self.backend.reserve_memory(parked.size).await;
-        session.tail = self
-            .backend
-            .transact(Durability::Deferred, BringBack(parked))
-            .await?;
+        let tail = self.backend.transact(Durability::Deferred, BringBack(parked));
+        session.tail = tail.await.map_err(|error| match error.code() {
+            ErrorCode::BlobUploadUnknown => superseded(),
+            _ => error,
+        })?;
         Ok(Some(memory))
     }
 

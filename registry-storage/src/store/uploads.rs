@@ -102,10 +102,6 @@ impl<B: Backend> Store<B> {
         if is_last {
             session.standing = Some(Box::new(began.clone()));
         }
-        if self.backend.must_record_parts() {
-            // From here on, another process that holds the session fails to write it.
-            self.save_session(&mut session).await?;
-        }
         let mut append = Append::new(self, session, held);
         let mut ending = append.run(body).await;
         if let Ok(ended) = &ending

@@ -1,17 +1,17 @@
 //! The manifest of a push: stored Pending, Live once its children are there and quotas have room for it, or taken back.
 
-use crate::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, publish, withdraw};
+use crate::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, withdraw};
 use registry_core::quota::Amount;
 use registry_core::storage::{ChildKind, ManifestChild};
 use registry_core::{Error, Timestamp};
 
 use super::{PushManifest, Pushed, Stage, Stop, missing_content};
-use crate::backend::{RecordTransaction, Version};
+use crate::backend::{Condition, RecordTransaction, Version};
 use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, Stamp};
 use crate::store::TRANSACTION_ATTEMPTS;
 use crate::store::collect::mark_changed;
-use crate::store::edge::{Found, contended, has_child, read_latest, rescue, write};
+use crate::store::edge::{contended, has_child, read_latest, rescue, write};
 use crate::store::quota::is_over_quota;
 use crate::unique::unique;
 
@@ -105,17 +105,13 @@ impl PushManifest {
         records: &mut dyn RecordTransaction,
         entered: Entered,
     ) -> Result<Stage, Stop> {
-        let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
-        let (state, is_same) = (manifest.state(), manifest.is(&entered.version));
-        let decision = if entered.is_damaged {
-            heal(state, is_same)
-        } else {
-            publish(state, is_same)
-        };
-        if decision == Publish::Again {
-            return Ok(self.again());
+        if entered.is_damaged {
+            let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
+            if heal(manifest.state(), manifest.is(&entered.version)) == Publish::Again {
+                return Ok(self.again());
+            }
         }
-        match self.write_live(records, &entered, &manifest).await {
+        match self.write_live(records, &entered).await {
             Ok(Some(_)) => {
                 self.pushed = Pushed::New;
                 Ok(Stage::Enlist(entered.incarnation))
@@ -129,15 +125,15 @@ impl PushManifest {
         }
     }
 
-    /// Makes the manifest Live, if quotas have room for it and its tags: a push that they refuse leaves nothing behind.
+    /// Makes the manifest Live if it is as it was entered, and if quotas have room for it and its tags: a push that they refuse leaves
+    /// nothing behind.
     async fn write_live(
         &mut self,
         records: &mut dyn RecordTransaction,
         entered: &Entered,
-        found: &Found<ManifestRecord>,
     ) -> Result<Option<Version>, Error> {
         if self.new_tags > 0 {
-            let is_new = !found.state().is_visible();
+            let is_new = !entered.is_damaged;
             let size = self.new.manifest.bytes.len() as u64;
             let more = Amount {
                 bytes: if is_new { size } else { 0 },
@@ -148,7 +144,9 @@ impl PushManifest {
         }
         let live = self.record(State::Live, &entered.incarnation);
         let bytes = &self.new.manifest.bytes;
-        write(records, &self.key, &live, bytes, found.unchanged()).await
+        // Whether a Pending manifest is still the same, its write finds out.
+        let unchanged = Condition::Matches(entered.version.clone());
+        write(records, &self.key, &live, bytes, unchanged).await
     }
 
     /// Returns whether a child exists. An entry of an index may be a blob: the cache indexes of `BuildKit` name layers.

@@ -9,7 +9,7 @@ use registry_core::storage::{EndReason, NewManifest};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use self::manifest::{Entered, confirm_incarnation};
-use self::tags::WrittenTag;
+use self::tags::{FoundTag, WrittenTag};
 use super::delete::write_note;
 use super::edge::{contended, write};
 use super::quota::is_over_quota;
@@ -67,6 +67,8 @@ pub(super) struct PushManifest {
     now: Timestamp,
     /// The tags that this push has written, in case it has to take them back.
     written: Vec<WrittenTag>,
+    /// Its tags as they were checked, until they are written.
+    checked: Vec<Option<FoundTag>>,
     /// How many of its tags are new, so that quotas have to have room for them.
     new_tags: u64,
     /// This transaction has set aside what a quota has to have room for.
@@ -167,6 +169,7 @@ impl PushManifest {
             new: manifest,
             now,
             written: Vec::new(),
+            checked: Vec::new(),
             new_tags: 0,
             has_set_aside: false,
             attempts: 0,
@@ -235,8 +238,11 @@ impl PushManifest {
             Stage::Check(at) => match self.new.tags.get(at).cloned() {
                 Some(tag) => {
                     let found = self.check_tag(records, &tag).await?;
-                    let before = if at == 0 { 0 } else { self.new_tags };
-                    self.new_tags = before + u64::from(!found.is_counted);
+                    if at == 0 {
+                        (self.new_tags, self.checked) = (0, Vec::new());
+                    }
+                    self.new_tags += u64::from(!found.is_counted);
+                    self.checked.push(Some(found));
                     Stage::Check(at + 1)
                 }
                 None => Stage::Enter,
@@ -250,7 +256,7 @@ impl PushManifest {
                 Stage::Tag(incarnation, 0)
             }
             Stage::Tag(incarnation, at) => match self.new.tags.get(at).cloned() {
-                Some(tag) if self.write_tag(records, &tag, &incarnation).await? => {
+                Some(tag) if self.write_tag(records, &tag, at, &incarnation).await? => {
                     Stage::Tag(incarnation, at + 1)
                 }
                 Some(_) => self.again(),

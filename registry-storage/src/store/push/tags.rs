@@ -137,15 +137,20 @@ impl PushManifest {
         Ok(names_visible(tag, &manifest))
     }
 
-    /// Writes the back reference and the tag; returns `false` if the tag was written by another request since it was
-    /// checked.
+    /// Writes the back reference and the tag with this index; returns `false` if the tag was written by another request since it
+    /// was checked.
     pub(super) async fn write_tag(
         &mut self,
         records: &mut dyn RecordTransaction,
         tag: &Tag,
+        at: usize,
         incarnation: &str,
     ) -> Result<bool, Stop> {
-        let found = self.check_tag(records, tag).await?;
+        let checked = self.checked.get_mut(at).and_then(Option::take);
+        let found = match checked {
+            Some(checked) => checked,
+            None => self.check_tag(records, tag).await?,
+        };
         let back_reference = BackReferenceRecord {
             state: State::Live,
             tag: Some(tag.clone()),
