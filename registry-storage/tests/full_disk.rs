@@ -1,4 +1,7 @@
 //! A disk that is full, for real: a small one of memory. That takes root; without it the test says so and ends.
+//!
+//! A program of its own, because it starts many others: until such a child runs its program, it holds the locks of all roots
+//! that tests of this process have open, and who opens one again at that moment finds it held.
 #![cfg(all(feature = "filesystem", target_os = "linux"))]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 

@@ -1,4 +1,4 @@
-//! A backend of your own: records and bytes in maps. `tests/backends.rs` runs the conformance kit on it.
+//! A backend of your own: records and bytes in maps. `tests/kits/backends.rs` runs the conformance kit on it.
 //!
 //! ```console
 //! cargo run -p registry-storage --example backend

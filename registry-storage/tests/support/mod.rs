@@ -1,6 +1,5 @@
 //! What several tests of stores share.
 
-pub(crate) mod disk;
 pub(crate) mod images;
 pub(crate) mod tamper;
 pub(crate) mod world;
