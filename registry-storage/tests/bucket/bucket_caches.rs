@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::images::{Image, digest, name, push_image, tag};
+use crate::support::images::{Image, digest, image, name, push_image, tag, try_push};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use registry_core::storage::{BlobStorage as _, ManifestStorage as _, TagFilter};
@@ -67,7 +67,9 @@ async fn a_shared_read_sees_what_was_written_before_it_began() {
     double.faults().at_random(5, 5);
     let mut readers = tokio::task::JoinSet::new();
     for seed in 0..40 {
-        let image = push_image(&writer, "app", Some("1"), seed, 10).await;
+        let image = image(seed, 10, None);
+        // A store that fails four times in a row.
+        while try_push(&writer, "app", Some("1"), &image).await.is_err() {}
         for _ in 0..8 {
             let (reader, expected) = (Arc::clone(&reader), image.digest.clone());
             readers.spawn(async move {
@@ -79,7 +81,7 @@ async fn a_shared_read_sees_what_was_written_before_it_began() {
     }
     let mut order = Vec::new();
     for seed in 0..40 {
-        order.push(crate::support::images::image(seed, 10, None).digest);
+        order.push(image(seed, 10, None).digest);
     }
     for (seed, expected, found) in readers.join_all().await {
         let Ok(found) = found else {
