@@ -55,7 +55,7 @@ impl ObjectStoreBackend {
         }
         let (source, target) = (self.bytes_path(from)?, self.bytes_path(to)?);
         let mut copied = self.copy_once(&source, &target, size).await;
-        // The distribution registry writes layers to Azure as blobs that are appended to, and nothing else replaces such a one.
+        // The distribution registry writes layers to Azure as append blobs, which Azure replaces by no other.
         if copied.as_ref().is_err_and(is_other_type) {
             self.delete_object(&target).await?;
             copied = self.copy_once(&source, &target, size).await;

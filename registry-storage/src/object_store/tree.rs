@@ -118,7 +118,7 @@ mod access {
         }
 
         /// Writes an object of the tree, over what is there. The caller knows that it is wrong: what has another type is deleted
-        /// before, and old versions of the distribution registry wrote links to Azure as blobs that are appended to.
+        /// before, and the distribution registry wrote links to Azure as append blobs up to version 2.6, and again from 3.0 to 3.1.
         pub(crate) async fn put_tree_object(&self, key: &str, content: Bytes) -> Result<(), Error> {
             self.require_writer()?;
             let path = self.path(key)?;
