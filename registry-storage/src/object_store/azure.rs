@@ -102,7 +102,7 @@ impl ObjectStoreBackend {
             .with_http_connector(connector.clone())
             .build()?;
         let backend = Self {
-            lists_only_below: true,
+            is_azure: true,
             ..Self::new(store.clone(), prefix)?.at(address)
         };
         if !can_sign {

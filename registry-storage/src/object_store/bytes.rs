@@ -62,10 +62,14 @@ impl ObjectStoreBackend {
     }
 
     /// Overwriting is harmless: a name belongs to one content, and a repetition writes the same content again.
-    pub(super) async fn put_whole(&self, path: &Path, content: Bytes) -> Result<(), Error> {
-        let request = self.store.put(path, content.clone().into());
-        self.run(content.len(), request).await.map_err(convert)?;
-        Ok(())
+    async fn put_whole(&self, path: &Path, content: Bytes) -> Result<(), Error> {
+        self.put_once(path, content).await.map_err(convert)
+    }
+
+    pub(super) async fn put_once(&self, path: &Path, content: Bytes) -> object_store::Result<()> {
+        let size = content.len();
+        let request = self.store.put(path, content.into());
+        self.run(size, request).await.map(drop)
     }
 
     async fn complete_parts(

@@ -6,16 +6,21 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use object_store::CopyOptions;
+use object_store::path::Path;
 use registry_core::storage::BlobContent;
 use registry_core::{Error, ErrorCode};
 
 use super::ObjectStoreBackend;
-use super::error::{convert, is_absent};
+use super::error::{convert, has_no_byte, is_absent, is_other_type};
+use super::records::wait;
 use crate::backend::{Backend as _, Expect, Part, StagedBytes};
 use crate::bytes_name::BytesName;
 
 /// The largest object that `CopyObject` of S3 copies, in bytes.
 const COPY_BYTES: u64 = 5 << 30;
+
+/// How long to wait, in milliseconds, before each look whether a copy is done. The last one is repeated.
+const LOOKS: [u64; 6] = [20, 50, 100, 200, 500, 1000];
 
 impl ObjectStoreBackend {
     /// Returns whether `to` has the bytes of `from`, by its size and by when it was written: what is older may be what was damaged,
@@ -31,7 +36,8 @@ impl ObjectStoreBackend {
         Ok(source.is_none_or(|source| there.last_modified >= source.last_modified))
     }
 
-    /// Copies bytes of a known size to another name, and returns `false` if they are not there with that size.
+    /// Copies bytes of a known size to another name, and returns `false` if they are not there with that size. No blob may name what is
+    /// there under the other name.
     ///
     /// The store copies them. Those that are too large for that are read and sent in parts, of which one is in memory.
     pub(crate) async fn copy_bytes(
@@ -44,22 +50,48 @@ impl ObjectStoreBackend {
         if self.size(from).await? != Some(size) {
             return Ok(false);
         }
-        if size > COPY_BYTES {
+        if size > COPY_BYTES && !self.is_azure {
             return self.copy_in_parts(from, to, size).await;
         }
         let (source, target) = (self.bytes_path(from)?, self.bytes_path(to)?);
-        let request = self.store.copy_opts(&source, &target, CopyOptions::default());
-        match self
-            .run(usize::try_from(size).unwrap_or(usize::MAX), request)
-            .await
-        {
-            Ok(()) => {}
-            Err(error) if is_absent(&error) => return Ok(false),
-            Err(error) => return Err(convert(error)),
+        let mut copied = self.copy_once(&source, &target, size).await;
+        // The distribution registry writes layers to Azure as append blobs, which Azure replaces by no other.
+        if copied.as_ref().is_err_and(is_other_type) {
+            self.delete_object(&target).await?;
+            copied = self.copy_once(&source, &target, size).await;
         }
-        // Azure may still be copying when it answers, and then refuses to read.
-        let copied = self.look(&target).await?;
-        Ok(copied.is_some_and(|copied| copied.size == size))
+        match copied {
+            Ok(()) => self.is_copied(&target, size).await,
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) => Err(convert(error)),
+        }
+    }
+
+    async fn copy_once(&self, source: &Path, target: &Path, size: u64) -> object_store::Result<()> {
+        let request = self.store.copy_opts(source, target, CopyOptions::default());
+        self.run(time_of(size), request).await
+    }
+
+    /// Returns whether what was copied has its size. Azure may still be copying when it answers, and the object is empty until that is done.
+    async fn is_copied(&self, target: &Path, size: u64) -> Result<bool, Error> {
+        let looking = async {
+            let mut waits = LOOKS.into_iter();
+            let mut last = 0;
+            loop {
+                match self.first_byte(target).await {
+                    Ok(object) if object.size > 0 || size == 0 => return Ok(object.size == size),
+                    Err(error) if !has_no_byte(&error) => return Err(error),
+                    // Azurite answers a read of an empty object with nothing.
+                    Ok(_) | Err(_) => {}
+                }
+                last = waits.next().unwrap_or(last);
+                wait(last).await;
+            }
+        };
+        match self.run(time_of(size), looking).await {
+            Err(error) if is_absent(&error) => Ok(false),
+            copied => copied.map_err(convert),
+        }
     }
 
     /// Copies bytes through this process.
@@ -105,6 +137,11 @@ impl ObjectStoreBackend {
         }
         self.complete(staged, &parts, Bytes::new()).await
     }
+}
+
+/// Returns the size of what is copied, by which a request is given its time.
+fn time_of(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
 }
 
 /// Reads a range as a whole.

@@ -85,6 +85,18 @@ pub(super) fn refuses_other_bytes(error: &object_store::Error) -> bool {
     Answer::of(error).is_some_and(|answer| answer.status == 501)
 }
 
+/// Returns whether there is an object of another type, which Azure does not overwrite: it has to be deleted before.
+#[cfg(all(feature = "filesystem", unix))]
+pub(super) fn is_other_type(error: &object_store::Error) -> bool {
+    Answer::of(error).is_some_and(|answer| answer.status == 409 && answer.code == "InvalidBlobType")
+}
+
+/// Returns whether an object has no byte to read, or none yet.
+#[cfg(all(feature = "filesystem", unix))]
+pub(super) fn has_no_byte(error: &object_store::Error) -> bool {
+    Answer::of(error).is_some_and(|answer| answer.status == 416 || answer.code == "PendingCopyOperation")
+}
+
 /// Whether a failure passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nature {

@@ -3,6 +3,8 @@
 mod answer;
 #[cfg(feature = "azure")]
 mod azure;
+#[cfg(all(test, feature = "azure", feature = "filesystem", feature = "testing", unix))]
+mod azure_rules;
 #[cfg(feature = "s3")]
 pub(crate) mod begun;
 mod body_tags;
@@ -135,8 +137,8 @@ pub struct ObjectStoreBackend {
     blob_cache: Option<BlobCache>,
     /// `None` if each answer is the newest one.
     recent_records: Option<Arc<RecentRecords>>,
-    /// Listings leave out the object whose key is the prefix, as the client of Azure does.
-    lists_only_below: bool,
+    /// The store is Azure: its client's listings leave out the object whose key is the prefix, and it copies objects of any size.
+    is_azure: bool,
     /// What signs URLs for clients, if the store has such.
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     signer: Option<Arc<signed_url::UrlSigner>>,
@@ -220,7 +222,7 @@ impl ObjectStoreBackend {
             #[cfg(unix)]
             blob_cache: None,
             recent_records: None,
-            lists_only_below: false,
+            is_azure: false,
             #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
             signer: None,
         }

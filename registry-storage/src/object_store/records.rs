@@ -114,22 +114,24 @@ impl ObjectStoreBackend {
     /// Asks what an object is that is not empty, by reading its first byte. That costs as much as a `HEAD`, whose answer
     /// has no body, so that its 404 does not say whether the object, the bucket or the access key is not there.
     pub(super) async fn look(&self, path: &Path) -> Result<Option<ObjectMeta>, Error> {
-        let request = async {
-            let options = GetOptions {
-                range: Some(GetRange::Bounded(0..1)),
-                ..GetOptions::default()
-            };
-            let result = self.store.get_opts(path, options).await?;
-            let object = result.meta.clone();
-            // What is not read closes the connection. The header said all already.
-            result.bytes().await.ok();
-            Ok(object)
-        };
-        match self.run(0, request).await {
+        match self.run(0, self.first_byte(path)).await {
             Ok(object) => Ok(Some(object)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(convert(error)),
         }
+    }
+
+    /// Reads the first byte of an object.
+    pub(super) async fn first_byte(&self, path: &Path) -> object_store::Result<ObjectMeta> {
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(0..1)),
+            ..GetOptions::default()
+        };
+        let result = self.store.get_opts(path, options).await?;
+        let object = result.meta.clone();
+        // What is not read closes the connection. The header said all already.
+        result.bytes().await.ok();
+        Ok(object)
     }
 
     /// Writes a record. An answer may be lost, and the store's client repeats requests by itself, so a refusal may be
@@ -299,7 +301,7 @@ impl ObjectStoreBackend {
     ) -> Result<Option<Vec<(String, ObjectMeta)>>, Error> {
         let mut objects: Vec<(String, ObjectMeta)> = Vec::new();
         // It is left out as if it were a folder.
-        if self.lists_only_below
+        if self.is_azure
             && !prefix.ends_with('/')
             && after.is_none_or(|after| after < prefix)
             && !prefix.is_empty()

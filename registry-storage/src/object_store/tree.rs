@@ -24,7 +24,7 @@ mod access {
     use crate::backend::LIST_LIMIT;
     use crate::bytes_name::BytesName;
     use crate::object_store::ObjectStoreBackend;
-    use crate::object_store::error::{convert, is_absent};
+    use crate::object_store::error::{convert, is_absent, is_other_type};
 
     /// An object in a listing.
     #[derive(Clone, Debug)]
@@ -117,10 +117,18 @@ mod access {
             }
         }
 
-        /// Writes an object of the tree, over what is there.
+        /// Writes an object of the tree, over what is there. The caller knows that it is wrong: what has another type is deleted
+        /// before, and the distribution registry wrote links to Azure as append blobs up to version 2.6, and again from 3.0 to 3.1.
         pub(crate) async fn put_tree_object(&self, key: &str, content: Bytes) -> Result<(), Error> {
             self.require_writer()?;
-            self.put_whole(&self.path(key)?, content).await
+            let path = self.path(key)?;
+            match self.put_once(&path, content.clone()).await {
+                Err(error) if is_other_type(&error) => {
+                    self.delete_object(&path).await?;
+                    self.put_once(&path, content).await.map_err(convert)
+                }
+                written => written.map_err(convert),
+            }
         }
 
         /// Deletes an object of the tree. It is no error if there is none.

@@ -178,9 +178,15 @@ impl<B: Backend> Store<B> {
             return Ok(None);
         };
         // If the blob was healed, the grant may still name the lost bytes.
-        let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
-        let named = blob.visible().and_then(|(blob, _)| blob.blob);
+        let named = self.named_bytes(digest).await?;
         Ok(Some(named.unwrap_or(granted)))
+    }
+
+    /// Returns where the content of a blob is, if there is such a blob.
+    #[cfg(all(feature = "filesystem", unix))]
+    pub(crate) async fn named_bytes(&self, digest: &Digest) -> Result<Option<BlobBytes>, Error> {
+        let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
+        Ok(blob.visible().and_then(|(blob, _)| blob.blob))
     }
 
     /// Reads a small blob from its record; returns `None` if it does not exist, or does not match its digest.

@@ -4,6 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod adoption;
+#[cfg(all(feature = "azure", feature = "s3"))]
+#[expect(dead_code, reason = "each test program uses its own part")]
+#[path = "../support/azurite.rs"]
+mod azurite;
+#[cfg(all(feature = "azure", feature = "s3"))]
+mod azurite_tree;
 #[cfg(feature = "s3")]
 mod bucket;
 #[cfg(feature = "s3")]
@@ -18,7 +24,11 @@ mod exports;
 mod fixture;
 #[cfg(feature = "s3")]
 mod in_bucket;
+#[cfg(all(feature = "azure", feature = "s3"))]
+mod in_container;
 mod round_trip;
+#[cfg(feature = "s3")]
+mod served;
 #[expect(dead_code, reason = "each test program uses its own part")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use object_store::ClientOptions;
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
-use object_store::client::{HttpConnector as _, ReqwestConnector};
+use object_store::client::{HttpConnector as _, HttpRequestBody, ReqwestConnector};
 use registry_storage::{AzureCredentials, AzureOptions, ObjectStoreBackend};
 
 /// The account that every Azurite has, and its key, which Microsoft publishes.
@@ -47,29 +47,52 @@ fn emulator() -> &'static Emulator {
     })
 }
 
-/// A new container. Nothing has to be kept for it.
-pub(crate) async fn start() -> (ObjectStoreBackend, ()) {
-    let url = &emulator().url;
-    let container = format!("test-{}", uuid::Uuid::new_v4());
-    let mut request = http::Request::builder()
-        .method("PUT")
-        .uri(format!("{url}/{container}?restype=container"))
-        .header("content-length", "0")
-        .body(object_store::client::HttpRequestBody::empty())
-        .unwrap();
-    let credential = AzureCredential::AccessKey(AzureAccessKey::try_new(KEY).unwrap());
-    AzureAuthorizer::new(&credential, ACCOUNT)
-        .try_authorize(&mut request)
-        .unwrap();
-    let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true));
-    let created = client.unwrap().execute(request).await.unwrap();
-    assert_eq!(created.status(), 201);
+/// A container, which ends with the emulator.
+pub(crate) struct Container {
+    pub(crate) name: String,
+}
+
+impl Container {
+    pub(crate) async fn create() -> Self {
+        let name = format!("test-{}", uuid::Uuid::new_v4());
+        let container = Self { name };
+        container.put("?restype=container", &[], Vec::new()).await;
+        container
+    }
+
+    /// Sends a request that creates something: what follows the container in the address, and header fields.
+    pub(crate) async fn put(&self, target: &str, headers: &[(&str, &str)], body: Vec<u8>) {
+        let mut request = http::Request::builder()
+            .method("PUT")
+            .uri(format!("{}/{}{target}", emulator().url, self.name))
+            .header("content-length", body.len());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(HttpRequestBody::from(body)).unwrap();
+        let credential = AzureCredential::AccessKey(AzureAccessKey::try_new(KEY).unwrap());
+        AzureAuthorizer::new(&credential, ACCOUNT)
+            .try_authorize(&mut request)
+            .unwrap();
+        let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true));
+        let created = client.unwrap().execute(request).await.unwrap();
+        assert_eq!(created.status(), 201, "{target}");
+    }
+
+    pub(crate) fn backend(&self, prefix: &str) -> ObjectStoreBackend {
+        ObjectStoreBackend::azure(&self.name, prefix, &options()).unwrap()
+    }
+}
+
+pub(crate) fn options() -> AzureOptions {
     let mut options = AzureOptions::default();
     options.account = Some(ACCOUNT.into());
     options.credentials = AzureCredentials::Key(KEY.into());
-    options.endpoint = Some(url.clone());
-    (
-        ObjectStoreBackend::azure(&container, "a/prefix", &options).unwrap(),
-        (),
-    )
+    options.endpoint = Some(emulator().url.clone());
+    options
+}
+
+/// A new container. Nothing has to be kept for it.
+pub(crate) async fn start() -> (ObjectStoreBackend, ()) {
+    (Container::create().await.backend("a/prefix"), ())
 }

@@ -12,7 +12,7 @@ use registry_core::{Algorithm, Digest, Error, ErrorCode, Hasher, Reference, Repo
 use super::export::{ExportInPlaceError, ExportInPlaceReport, newer};
 use super::links::{self, Place};
 use super::release::is_newer;
-use crate::backend::LIST_LIMIT;
+use crate::backend::{Backend as _, LIST_LIMIT};
 use crate::bytes_name::BytesName;
 use crate::distribution::export::{MAXIMUM_PASSES, all_digests, first_page, is_unknown, next_digests};
 use crate::distribution::tree::LINK_BYTES;
@@ -308,11 +308,24 @@ impl<'e> Export<'e> {
             return Err(ErrorCode::Internal.into());
         };
         let backend = self.store.backend();
-        if backend.is_copy(bytes, &place, blob.size).await? {
+        if backend.is_copy(bytes, &place, blob.size).await? || self.is_named(digest, &kept_as, &place).await?
+        {
             return Ok(Some(Content::There(kept_as)));
         }
         let is_copied = *bytes != place && backend.copy_bytes(bytes, &place, blob.size).await?;
         Ok(is_copied.then_some(Content::Copied(kept_as, blob.size)))
+    }
+
+    /// Returns whether the blob under the SHA-256 names the object of the tree, and has its content there. Nothing is written over that.
+    async fn is_named(&self, digest: &Digest, kept_as: &Digest, place: &BytesName) -> Result<bool, Error> {
+        if digest == kept_as {
+            return Ok(false);
+        }
+        let named = self.store.named_bytes(kept_as).await?;
+        match named.filter(|named| named.bytes.as_ref() == Some(place)) {
+            Some(named) => Ok(self.store.backend().bytes_size(place).await? == Some(named.size)),
+            None => Ok(false),
+        }
     }
 
     /// Writes content that is in memory, and returns whether it was not there.
