@@ -503,7 +503,9 @@ async fn a_tag_whose_answer_was_lost_and_that_another_push_moves_is_counted_agai
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), is_waiting).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), is_waiting)
+        .await
+        .unwrap();
     put(there.storage(), "a", Some("second"), IMAGE, &two.bytes)
         .await
         .unwrap();
