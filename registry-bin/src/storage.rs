@@ -104,15 +104,15 @@ pub(crate) struct Applied {
 pub(crate) struct OpenStorage {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) store: Arc<dyn Maintenance>,
-    /// `None` if nothing can be written.
+    /// `None` if nothing is written.
     recorder: Option<PullRecorder>,
-    /// `None` if nothing can be written.
+    /// `None` if nothing is written.
     sweeper: Option<Sweeper>,
-    /// `None` if nothing can be written, or nothing is to be collected without being asked.
+    /// `None` if nothing is written, or nothing is to be collected without being asked.
     collector: Option<Collector>,
-    /// `None` if nothing can be written, or nothing is to be scrubbed.
+    /// `None` if nothing is written, or nothing is to be scrubbed.
     scrubber: Option<Scrubber>,
-    /// `None` if nothing can be written.
+    /// `None` if nothing is written.
     quota_counter: Option<QuotaCounter>,
     /// `None` if all content comes from this server.
     pub(crate) redirects: Option<Redirects>,
@@ -184,30 +184,30 @@ impl OpenStorage {
             ..
         } = configuration;
         let maintenance = &storage.maintenance;
-        let is_read_only = store.write_state().is_read_only;
-        let may_change = !is_read_only && !maintenance.read_only.enabled;
+        // Nothing else opens a storage that cannot be written.
+        let is_read_only = maintenance.read_only.enabled;
         let sweeps = maintenance.upload_purging.interval;
         let interval = sweeps.map_or(USUAL_INTERVAL, |interval| interval.0);
         let policies = Arc::clone(&applied.retention.borrow());
         if is_read_only && policies.uses_pulls() {
             tracing::warn!(
-                "nothing can be written, so pulls are not recorded; if that lasts for an hour, everything counts as pulled when \
-                 pulls are recorded again"
+                "nothing is written (`storage.maintenance.readonly`), so pulls are not recorded, and servers that write to this storage \
+                 do not know of them; if none records for an hour, everything counts as pulled when pulls are recorded again"
             );
         }
         let recorder =
             (!is_read_only).then(|| PullRecorder::start(Arc::clone(&store), policies, PULLS_INTERVAL));
         let storage = Arc::clone(&store) as Arc<dyn Storage>;
         let sweeper = (!is_read_only).then(|| Sweeper::start(Arc::clone(&store), interval));
-        let collector = (collector.enabled && may_change).then(|| {
+        let collector = (collector.enabled && !is_read_only).then(|| {
             let options = collector.options();
             let interval = collector.interval.filter(|interval| !interval.0.is_zero());
             let interval = interval.map_or(USUAL_INTERVAL, |interval| interval.0);
             let named = configuration.http.debug.named_repositories();
             Collector::start_with_retention(Arc::clone(&store), options, interval, applied.retention, named)
         });
-        let quota_counter = may_change.then(|| QuotaCounter::start(Arc::clone(&store), applied.quotas));
-        let scrubber = (scrub.enabled.unwrap_or(!is_bucket) && may_change).then(|| {
+        let quota_counter = (!is_read_only).then(|| QuotaCounter::start(Arc::clone(&store), applied.quotas));
+        let scrubber = (scrub.enabled.unwrap_or(!is_bucket) && !is_read_only).then(|| {
             let options = ScrubOptions::new()
                 .bytes_per_second(scrub.rate.0)
                 .every(scrub.every.0);
@@ -229,7 +229,7 @@ impl OpenStorage {
         }
     }
 
-    /// Returns what is used of the quotas, in their order; `None` if nothing can be written.
+    /// Returns what is used of the quotas, in their order; `None` if nothing is written.
     pub(crate) fn quota_usage(&self) -> Option<watch::Receiver<Arc<[QuotaUsage]>>> {
         self.quota_counter.as_ref().map(QuotaCounter::usage)
     }
@@ -307,6 +307,7 @@ pub(crate) fn store<B: Backend>(backend: B, configuration: &Configuration) -> Ar
         },
         open_uploads_limit: usize::try_from(purging.most_open).unwrap_or(usize::MAX),
         keep_deleted: configuration.collector.keep_deleted.0,
+        only_reads: configuration.storage.maintenance.read_only.enabled,
         ..StoreOptions::default()
     };
     let store = Store::with_options(Arc::new(backend), Arc::new(SystemClock), options);

@@ -3,9 +3,11 @@
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
+use std::fs;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
+use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
 use support::address::free_address;
 use support::bucket::BucketServer;
@@ -193,6 +195,42 @@ fn what_does_not_pass_is_not_waited_for() {
     assert!(
         !status.success() && text.contains("SignatureDoesNotMatch"),
         "{text}"
+    );
+}
+
+/// Its key may write, and every write of it would be seen in a bucket that is being copied.
+#[test]
+fn a_server_that_only_reads_leaves_a_bucket_as_it_is() {
+    let bucket = BucketServer::start();
+    let writer = Server::on_bucket(&bucket);
+    let repository = Repository::new(writer.address(), "team/app");
+    let image = repository.push_image("kept", "one");
+    let gone = repository.push_image("gone", "two");
+    assert!(writer.terminate().success());
+    let (algorithm, hex) = gone.digest.split_once(':').expect("a digest");
+    bucket.lose(&format!(
+        "registry/repositories/team/app/!/manifests/{algorithm}/{hex}"
+    ));
+    let objects = || bucket.block_on(async |double: &S3Double| double.objects());
+    let before = objects();
+
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let configuration = folder.path().join("registry.yml");
+    let text = "version: 0.1\nstorage:\n  s3: {bucket: bucket, rootdirectory: /registry}\n  maintenance: {readonly: {enabled: \
+                true}}\nhttp: {addr: '127.0.0.1:0'}\nretention:\n  - {repositories: ['**'], tags: ['*'], keep: \
+                [{pulledwithin: 720h}]}\n";
+    fs::write(&configuration, text).expect("a file can be written");
+    let reader = Server::configured_with(&configuration, &bucket.environment());
+    let repository = Repository::new(reader.address(), "team/app");
+    let pulled = repository.get("manifests/kept");
+    pulled.expect_header("Docker-Content-Digest", &image.digest);
+    repository.head("manifests/kept").expect_status(200);
+    repository.get("manifests/gone").expect_status(404);
+    let output = reader.finish();
+    assert!(output.contains("pulls are not recorded"), "{output}");
+    assert!(
+        objects() == before,
+        "a server that only reads wrote to the bucket"
     );
 }
 

@@ -265,7 +265,7 @@ impl ShowUsage {
         }
         let hint = match counted {
             None => "; a server with this quota is still to count it",
-            Some(_) if !is_exact => "; at most, until it is counted again",
+            Some(_) if !is_exact => "; not exact until it is counted again",
             Some(_) => "",
         };
         let used = parts(quota, used).join(", ");

@@ -1,6 +1,7 @@
 //! Bytes as objects: written in parts, completed, listed, deleted.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +11,9 @@ use registry_core::storage::BlobContent;
 use registry_core::{Error, ErrorCode};
 
 use super::content::ObjectContent;
-use super::error::{convert, failure, is_absent, is_absent_upload, names_bad_part, refuses_other_bytes};
+use super::error::{
+    convert, failure, is_absent, is_absent_upload, names_bad_part, refuses_number, refuses_other_bytes,
+};
 use super::records::{is_empty_tag, no_version};
 use super::{ObjectStoreBackend, Objects, tree};
 use crate::backend::{BytesWriter, Part, StagedBytes, WriteGuard};
@@ -57,6 +60,7 @@ impl ObjectStoreBackend {
         match self.complete_parts(&path, token(bytes)?, parts, tail).await {
             Ok(()) => Ok(()),
             Err(CompleteError::NoTag) => Err(no_version()),
+            Err(CompleteError::Refused(refusal)) => Err(refusal),
             Err(CompleteError::Store(error)) => self.check_completed(&path, size, error).await,
         }
     }
@@ -88,7 +92,14 @@ impl ObjectStoreBackend {
         if !tail.is_empty() {
             let size = tail.len();
             let request = self.store.put_part(path, upload, parts.len(), tail.into());
-            let part = self.run(size, request).await?;
+            let part = match self.run(size, request).await {
+                Err(error) if refuses_number(&error, parts.len()) => {
+                    return Err(CompleteError::Refused(
+                        self.takes_fewer_parts(parts.len(), &error),
+                    ));
+                }
+                part => part?,
+            };
             if is_empty_tag(&part.content_id) {
                 return Err(CompleteError::NoTag);
             }
@@ -97,6 +108,23 @@ impl ObjectStoreBackend {
         let request = self.store.complete_multipart(path, upload, ids);
         self.run(0, request).await?;
         Ok(())
+    }
+
+    /// The error of a blob that has more parts than the store takes. The log says it once: each such blob is refused.
+    fn takes_fewer_parts(&self, number: usize, error: &StoreError) -> Error {
+        let refused = number + 1;
+        if !self.told_of_few_parts.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                cause = %failure(error),
+                "the store takes no part {refused} of an upload, so larger blobs are refused; raise `storage.s3.chunksize`, the \
+                 size of a part"
+            );
+        }
+        let message = format!(
+            "a blob has too many parts for this store, which takes no part {refused}; who runs this registry can raise \
+             `chunksize`, the size of a part"
+        );
+        Error::new(ErrorCode::BlobUploadInvalid, message).with_cause(failure(error))
     }
 
     /// An upload that is gone was completed, by a repetition or by a request whose answer was lost, or it was aborted.
@@ -217,6 +245,8 @@ impl ObjectStoreBackend {
 enum CompleteError {
     /// The last part got no entity tag.
     NoTag,
+    /// The store takes no part of the last one's number.
+    Refused(Error),
     Store(StoreError),
 }
 
@@ -251,6 +281,9 @@ impl BytesWriter for PartWriter {
             }
             // Other bytes were sent under this number before.
             Err(error) if refuses_other_bytes(&error) => Err(send_again().with_cause(failure(&error))),
+            Err(error) if refuses_number(&error, number) => {
+                Err(self.backend.takes_fewer_parts(number, &error))
+            }
             Err(error) => Err(convert(error)),
         }
     }

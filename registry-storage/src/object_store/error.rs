@@ -9,6 +9,9 @@ use super::answer::Answer;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 use super::connection::ConnectionFailure;
 
+/// How many parts of an upload each store takes.
+const FEWEST_PARTS: usize = 1000;
+
 /// Converts the error of a failed request. Its cause is one line that says what failed, where, why, and what to do.
 ///
 /// One that may pass by itself is [`Unavailable`](ErrorCode::Unavailable), and so is that a bucket is not there.
@@ -95,6 +98,13 @@ pub(super) fn is_other_type(error: &object_store::Error) -> bool {
 #[cfg(all(feature = "filesystem", unix))]
 pub(super) fn has_no_byte(error: &object_store::Error) -> bool {
     Answer::of(error).is_some_and(|answer| answer.status == 416 || answer.code == "PendingCopyOperation")
+}
+
+/// Returns whether the store takes no part of this number, counted from 0, whatever is in it. OpenStack Swift ends them at 1000
+/// by its default.
+pub(super) fn refuses_number(error: &object_store::Error, number: usize) -> bool {
+    let is_refusal = |answer: Answer| answer.status == 400 && answer.code == "InvalidArgument";
+    number >= FEWEST_PARTS && Answer::of(error).is_some_and(is_refusal)
 }
 
 /// Whether a failure passes.

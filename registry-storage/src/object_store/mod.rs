@@ -128,6 +128,8 @@ pub struct ObjectStoreBackend {
     part_memory: PartMemory,
     /// The size of all parts, if they must be equal.
     part_size: Option<PartSize>,
+    /// The log says that the store takes few parts.
+    told_of_few_parts: Arc<AtomicBool>,
     seen: Arc<SeenBytes>,
     /// If only this process is to write.
     single_writer: Option<Arc<SingleWriter>>,
@@ -215,6 +217,7 @@ impl ObjectStoreBackend {
             address,
             part_memory: PartMemory::new(PART_MEMORY_BYTES, memory_patience),
             part_size: None,
+            told_of_few_parts: Arc::default(),
             seen: Arc::default(),
             single_writer: None,
             record_reads: SharedReads::default(),

@@ -135,7 +135,7 @@ impl<B: Backend> Store<B> {
     /// Returns what a visible grant names. A grant that was requested without being read is kept from collection.
     async fn granted(&self, key: &Key, purpose: Purpose) -> Result<Option<BlobBytes>, Error> {
         let grant = read_cached::<GrantRecord>(&*self.backend, key).await?;
-        let is_kept = purpose == Purpose::Stat && !self.backend.is_read_only();
+        let is_kept = purpose == Purpose::Stat && !self.only_reads();
         let grant = if is_kept && grant.state() == State::Condemned {
             let rescue = Rescue {
                 key: key.clone(),

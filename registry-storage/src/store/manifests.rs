@@ -195,7 +195,7 @@ impl<B: Backend> Store<B> {
             );
             return Ok(None);
         }
-        let is_kept = keep && !self.backend.is_read_only();
+        let is_kept = keep && !self.only_reads();
         let manifest = if is_kept && manifest.state() == State::Condemned {
             let rescue = Rescue {
                 key,

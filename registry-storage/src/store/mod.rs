@@ -96,10 +96,14 @@ pub struct StoreOptions {
     pub keep_deleted: Duration,
     /// Ended sessions are remembered for this long, so that a repeated request whose answer was lost is answered.
     pub ended_upload_memory: Duration,
+    /// A request that reads writes nothing either, where it would otherwise keep from collection what a client asked for, or delete a
+    /// tag whose manifest is gone. It is for a store to which no client writes: its answers promise nothing to a push.
+    pub only_reads: bool,
 }
 
 impl Default for StoreOptions {
-    /// Seven days, an hour for sessions without a byte, 10 000 sessions, nothing is kept of what is deleted, and one day.
+    /// Seven days, an hour for sessions without a byte, 10 000 sessions, nothing is kept of what is deleted, one day, and
+    /// requests that read may write.
     fn default() -> Self {
         const DAY: Duration = Duration::from_hours(24);
         Self {
@@ -108,6 +112,7 @@ impl Default for StoreOptions {
             open_uploads_limit: 10_000,
             keep_deleted: Duration::ZERO,
             ended_upload_memory: DAY,
+            only_reads: false,
         }
     }
 }
@@ -179,6 +184,11 @@ impl<B: Backend> Store<B> {
     #[must_use]
     pub fn backend(&self) -> &B {
         &self.backend.inner
+    }
+
+    /// Returns whether a request that reads has to leave everything as it is.
+    fn only_reads(&self) -> bool {
+        self.options.only_reads || self.backend.is_read_only()
     }
 
     /// Returns the time of the clock.

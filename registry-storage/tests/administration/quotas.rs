@@ -10,6 +10,7 @@ use registry_core::quota::{Amount, Quota};
 use registry_core::storage::{PageRequest, Storage};
 use registry_core::{Error, ErrorCode, Reference};
 use registry_storage::testing::faulty::Fault;
+use registry_storage::testing::s3::S3Fault;
 use registry_storage::testing::{Faulty, ManualClock, S3Double};
 use registry_storage::{
     Backend, CollectOptions, DeleteRepositoryOptions, Maintenance as _, ObjectStoreBackend, QuotaUsage,
@@ -457,6 +458,60 @@ async fn a_blob_that_is_pushed_several_times_at_once_counts_once() {
         }
         assert_eq!(world.used().await.bytes, LARGE as u64);
     }
+}
+
+/// A tag is written, but answered with a failure, and another push moves it before the client of the store repeats the request. That
+/// fails on its condition then, as if nothing had been written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_whose_answer_was_lost_and_that_another_push_moves_is_counted_again() {
+    let double = S3Double::start().await.unwrap();
+    let clock = Arc::default();
+    let [here, there] = [(); 2].map(|()| over(Arc::new(double.backend("p").unwrap()), &clock));
+    for world in [&here, &there] {
+        world.limit(&[quota(&["**"], None, None)]);
+    }
+    let [one, two] = [image(1, 100, None), image(2, 100, None)];
+    for image in [&one, &two] {
+        try_push(here.storage(), "a", None, image).await.unwrap();
+    }
+    here.assert_counted().await;
+    let manifests = here.used().await;
+    drop(double.faults().take_seen());
+    put(here.storage(), "a", Some("first"), IMAGE, &one.bytes)
+        .await
+        .unwrap();
+    let seen = double.faults().take_seen();
+    let is_tag = |request: &String| request.starts_with("PUT") && request.contains("/tags/first");
+    let before = seen.iter().position(is_tag).unwrap() as u64;
+    let repeated = double.faults().requests() + before + 1;
+    double.faults().fault_after(before, S3Fault::LieAboutFailure);
+    double
+        .faults()
+        .fault_at(repeated, S3Fault::Delay(Duration::from_secs(1)));
+    let store = Arc::clone(&here.store);
+    let bytes = one.bytes.clone();
+    let pushing = tokio::spawn(async move { put(&*store, "a", Some("second"), IMAGE, &bytes).await });
+    let is_waiting = async {
+        while double.faults().requests() <= repeated {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), is_waiting)
+        .await
+        .unwrap();
+    put(there.storage(), "a", Some("second"), IMAGE, &two.bytes)
+        .await
+        .unwrap();
+    pushing.await.unwrap().unwrap();
+
+    let quotas = here.quotas().await;
+    assert_eq!(
+        (quotas[0].used.tags, quotas[0].is_exact),
+        (manifests.tags + 1, false)
+    );
+    let due = here.store.count_for_quotas(DAY, Duration::ZERO, &()).await;
+    assert_eq!((due.unwrap(), here.used().await.tags), (1, manifests.tags + 2));
+    here.assert_counted().await;
 }
 
 #[cfg(all(feature = "filesystem", unix))]

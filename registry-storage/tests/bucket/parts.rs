@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::poll_immediate;
 use futures_util::{Stream, StreamExt as _, stream};
-use registry_core::storage::UploadKey;
+use registry_core::storage::{UploadKey, UploadStorage};
 use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Storage};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::s3::S3Fault;
@@ -428,6 +428,28 @@ async fn a_blob_of_more_parts_than_a_store_takes_is_refused_when_it_arrives() {
     let upload = start(&store).await;
     let one_more = append(&store, &upload, chunks(&content(2, MOST + 1), 3000)).await;
     assert_eq!(one_more.unwrap_err().code(), ErrorCode::BlobUploadInvalid);
+}
+
+/// As OpenStack Swift, which takes 1000 parts: what is larger is refused, whether its last part is sent beside others or at its commit.
+#[tokio::test]
+async fn a_store_that_takes_fewer_parts_refuses_larger_blobs_and_says_what_helps() {
+    const MOST: usize = 1000;
+    let double = S3Double::start().await.unwrap();
+    double.faults().take_parts_up_to(1000);
+    let store = Store::new(Faulty::new(double.backend("").unwrap()).with_part_size(16));
+    let upload = start(&store).await;
+    let beside = append(&store, &upload, chunks(&content(1, (MOST + 1) * 16), 3000)).await;
+    let upload = start(&store).await;
+    let tail = content(2, MOST * 16 + 1);
+    append(&store, &upload, chunks(&tail, 3000)).await.unwrap();
+    let digest = Digest::of(Algorithm::Sha256, &tail);
+    let at_commit = UploadStorage::commit_upload(&store, &upload, &digest).await;
+    for refused in [beside.map(drop), at_commit] {
+        let refused = refused.unwrap_err();
+        let text = refused.message();
+        assert_eq!(refused.code(), ErrorCode::BlobUploadInvalid, "{text}");
+        assert!(text.contains("part 1001") && text.contains("chunksize"), "{text}");
+    }
 }
 
 /// The parts of an upload cost money until it is completed or aborted, and no listing of objects shows them.

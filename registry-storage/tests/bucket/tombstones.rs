@@ -166,6 +166,33 @@ async fn a_cycle_does_not_read_the_grants_that_are_gone() {
     world.assert_sound("at the end").await;
 }
 
+/// The listing of a pass shows a manifest before what refers to it.
+#[tokio::test]
+async fn a_pass_asks_for_no_tagged_manifest_that_it_has_listed() {
+    let double = S3Double::start().await.unwrap();
+    let world = world(purging(&double).await, None);
+    for number in 0..20 {
+        let tag = format!("v{number}");
+        push_image(
+            world.storage(),
+            if number < 10 { "a" } else { "b" },
+            Some(&tag),
+            number,
+            LARGE,
+        )
+        .await;
+    }
+    world.clock.advance(30 * DAY);
+    let _pushes = double.faults().take_seen();
+    world.collect(&CollectOptions::new().grace(DAY).full(true)).await;
+    let seen = double.faults().take_seen();
+    let manifests = seen
+        .iter()
+        .filter(|seen| seen.starts_with("GET") && seen.contains("/manifests/"));
+    // The cycle reads each of them for what it names.
+    assert_eq!(manifests.count(), 20, "{seen:#?}");
+}
+
 /// A clock that goes on with each look.
 #[derive(Debug)]
 struct Ticking(AtomicU64);

@@ -9,16 +9,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use registry_core::policy::{Glob, ImmutableTagRule};
 use registry_core::retention::{KeepRule, Keeper, Retention, RetentionPolicy, Verdict, Verdicts};
-use registry_core::{Digest, Reference};
+use registry_core::storage::Storage;
+use registry_core::{Digest, ErrorCode, Reference};
+use registry_storage::testing::S3Double;
 use registry_storage::{
-    Backend, CollectOptions, Key, Maintenance as _, ObjectStoreBackend, RetainOptions, RetainReport,
+    Backend, CollectOptions, Key, Maintenance as _, ObjectStoreBackend, RetainOptions, RetainReport, Store,
+    StoreOptions,
 };
 
 use crate::support::images::{
-    IMAGE, INDEX, image, name, push_image, push_index, push_referrer, put, try_push,
+    IMAGE, INDEX, digest, image, name, push_blob, push_image, push_index, push_referrer, put, tag, try_push,
 };
 use crate::support::poll_times;
-use crate::support::tamper::put_raw;
+use crate::support::tamper::{put_raw, remove};
 use crate::support::world::{World, world};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -408,4 +411,40 @@ async fn ten_thousand_tags_are_judged_and_dropped() {
     );
     assert_eq!(world.tags("a").await.unwrap().len(), 5);
     assert!(world.has_manifest("a", &image.digest).await);
+}
+
+/// A `HEAD` of what is condemned keeps it, and the read of a tag whose manifest is gone deletes the tag. Where nothing may be
+/// written, both answer from what is there.
+#[tokio::test]
+async fn a_store_that_only_reads_answers_without_a_write() {
+    let double = S3Double::start().await.unwrap();
+    let backend = || double.backend("").unwrap();
+    let written = world(backend(), None);
+    let content = Bytes::from(vec![9; 20_000]);
+    push_blob(written.storage(), "a", &content).await;
+    let condemned = push_image(written.storage(), "a", None, 1, 20_000).await;
+    let gone = push_image(written.storage(), "a", Some("gone"), 2, 20_000).await;
+    written.clock.advance(2 * DAY);
+    written.retain(&newest(1)).await;
+    written.collect(&CollectOptions::new().grace(HOUR)).await;
+    remove(&written.store, &Key::manifest(&name("a"), &gone.digest)).await;
+
+    let options = StoreOptions {
+        only_reads: true,
+        ..StoreOptions::default()
+    };
+    let only_read = Store::with_options(Arc::new(backend()), Arc::clone(&written.clock) as _, options);
+    for (store, writes) in [(&only_read as &dyn Storage, false), (written.storage(), true)] {
+        let by_digest = Reference::Digest(condemned.digest.clone());
+        let mut before = double.objects();
+        let mut changes = || std::mem::replace(&mut before, double.objects()) != before;
+        store.stat_manifest(&name("a"), &by_digest).await.unwrap();
+        assert_eq!(changes(), writes, "a manifest");
+        store.stat_blob(&name("a"), &digest(&content)).await.unwrap();
+        assert_eq!(changes(), writes, "a blob");
+        let by_tag = Reference::Tag(tag("gone"));
+        let refused = store.get_manifest(&name("a"), &by_tag).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::ManifestUnknown);
+        assert_eq!(changes(), writes, "a tag");
+    }
 }

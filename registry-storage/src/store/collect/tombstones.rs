@@ -28,6 +28,9 @@ const TOMBSTONES_PER_TRANSACTION: usize = 64;
 /// How long a record stays Dead, unless it was removed at once.
 const TOMBSTONE_AGE: Duration = Duration::from_hours(24);
 
+/// How many manifests of a repository are remembered from the listing at most. Others are asked for.
+const REMEMBERED_MANIFESTS: usize = 100_000;
+
 /// The folders with such records, besides that of the blobs, which comes before them.
 fn folders() -> [Key; 5] {
     [
@@ -48,6 +51,7 @@ impl<B: Backend> Store<B> {
         observer: &dyn MaintenanceObserver,
     ) -> Result<(), Error> {
         let mut listed = 0;
+        let mut seen = SeenManifests::default();
         for folder in folders() {
             let after = pass.after().filter(|after| **after > folder).cloned();
             if after.as_ref().is_some_and(|after| after.after(&folder).is_none()) {
@@ -62,7 +66,7 @@ impl<B: Backend> Store<B> {
                 listed += page.len() as u64;
                 observer.step(Step::Records, listed, None);
                 self.purge_tombstones(cycle, &page).await?;
-                self.end_deletes(cycle, &page).await?;
+                self.end_deletes(cycle, &page, &mut seen).await?;
                 let count = page.len() as u64;
                 if let Some(last) = page.into_iter().last() {
                     pass.advance(last.key, count);
@@ -99,13 +103,25 @@ impl<B: Backend> Store<B> {
     }
 
     /// Deletes the tags, and the back references, of a page whose manifests are gone. A delete removes them itself, unless it
-    /// was cut off, or an older version did it.
-    async fn end_deletes(&self, cycle: &Cycle, page: &[RecordEntry]) -> Result<(), Error> {
-        let tagged = page.iter().filter_map(|entry| match KeyKind::of(&entry.key) {
-            Some(KeyKind::Tagged(repository, digest, _)) => Some((repository, digest)),
-            _ => None,
-        });
-        let tagged: BTreeSet<(RepositoryName, Digest)> = tagged.collect();
+    /// was cut off, or an older version did it. Only those are asked for that the listing did not show before.
+    async fn end_deletes(
+        &self,
+        cycle: &Cycle,
+        page: &[RecordEntry],
+        seen: &mut SeenManifests,
+    ) -> Result<(), Error> {
+        let mut tagged: BTreeSet<(RepositoryName, Digest)> = BTreeSet::new();
+        for entry in page {
+            match KeyKind::of(&entry.key) {
+                Some(KeyKind::Manifest(repository, digest)) if state_of_size(entry.size) != State::Dead => {
+                    seen.insert(repository, digest);
+                }
+                Some(KeyKind::Tagged(repository, digest, _)) if !seen.contains(&repository, &digest) => {
+                    tagged.insert((repository, digest));
+                }
+                _ => {}
+            }
+        }
         // Where nothing removes a back reference, each pass would find it again.
         if tagged.is_empty()
             || cycle.is_dry_run
@@ -153,6 +169,29 @@ impl<B: Backend> Store<B> {
         }
         let refer = ReferToPending(pending, self.clock.now());
         self.backend.transact(Durability::Deferred, refer).await
+    }
+}
+
+/// The manifests of one repository that a listing showed and that are not Dead. They are listed before what refers to them.
+#[derive(Debug, Default)]
+struct SeenManifests {
+    repository: Option<RepositoryName>,
+    digests: BTreeSet<Digest>,
+}
+
+impl SeenManifests {
+    fn insert(&mut self, repository: RepositoryName, digest: Digest) {
+        if self.repository.as_ref() != Some(&repository) {
+            self.digests.clear();
+            self.repository = Some(repository);
+        }
+        if self.digests.len() < REMEMBERED_MANIFESTS {
+            self.digests.insert(digest);
+        }
+    }
+
+    fn contains(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        self.repository.as_ref() == Some(repository) && self.digests.contains(digest)
     }
 }
 

@@ -181,7 +181,7 @@ impl<B: Backend> Store<B> {
         digest: &Digest,
         tag: &Tag,
     ) {
-        if self.backend.is_read_only() {
+        if self.only_reads() {
             return;
         }
         let delete = DeleteDeadTag {

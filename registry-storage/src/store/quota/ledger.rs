@@ -312,6 +312,20 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
+    /// Has counts counted again from which something is given back because its write failed on its condition. It may have been
+    /// written all the same: if the answer is lost, and others write it once more before the store's client repeats the request,
+    /// then that fails. Nothing shows which it was.
+    async fn doubt(&mut self, reserved: &[(usize, Uuid)]) -> Result<(), Error> {
+        if self.accounts.is_atomic {
+            return Ok(());
+        }
+        for (number, _) in reserved {
+            let doubt = |count: &mut QuotaRecord| Ok(std::mem::take(&mut count.is_exact));
+            self.change(*number, &doubt).await?;
+        }
+        Ok(())
+    }
+
     /// Returns the epochs of all counts of a repository.
     async fn epochs(&mut self, repository: &RepositoryName) -> Result<Vec<(usize, Uuid)>, Error> {
         let accounts = self.accounts;
@@ -382,10 +396,13 @@ impl<'a> Ledger<'a> {
                     self.subtract(number, epoch, less).await?;
                 }
             }
-            None => match &mut self.aside {
-                Some(aside) if is_aside => aside.amount = aside.amount.plus(more),
-                _ => self.give_back(&reserved, more).await?,
-            },
+            None => {
+                self.doubt(&reserved).await?;
+                match &mut self.aside {
+                    Some(aside) if is_aside => aside.amount = aside.amount.plus(more),
+                    _ => self.give_back(&reserved, more).await?,
+                }
+            }
         }
         Ok(written)
     }

@@ -31,7 +31,8 @@ pub struct QuotaUsage {
     pub used: Amount,
     /// When that was counted from the records; changes were added since. `None` before the first count.
     pub counted: Option<Timestamp>,
-    /// Nothing was written while it was counted. Otherwise it may be more than there is, until it is counted again.
+    /// Nothing was written while it was counted, and no two writers met since. Otherwise it may be more than there is, or, after such a
+    /// meeting, less, until it is counted again.
     pub is_exact: bool,
 }
 

@@ -51,6 +51,7 @@ struct Plan {
     ignores_conditions: bool,
     ignores_delete_conditions: bool,
     refused_upload_listings: Option<(u16, &'static str)>,
+    most_parts: Option<u32>,
     at_random: Option<(Random, usize)>,
     written: Option<BTreeMap<String, Instant>>,
 }
@@ -125,6 +126,15 @@ impl S3Faults {
 
     pub(super) fn refused_upload_listings(&self) -> Option<(u16, &'static str)> {
         self.change(|plan| plan.refused_upload_listings)
+    }
+
+    /// Takes no part of an upload beyond this number from now on, as OpenStack Swift beyond 1000.
+    pub fn take_parts_up_to(&self, number: u32) {
+        self.change(|plan| plan.most_parts = Some(number));
+    }
+
+    pub(super) fn takes_part(&self, number: u32) -> bool {
+        self.change(|plan| plan.most_parts.is_none_or(|most| number <= most))
     }
 
     /// Writes without regard to `If-None-Match` and `If-Match` from now on, as some servers do.

@@ -233,6 +233,9 @@ fn answer(
             let number = value("partNumber")
                 .parse()
                 .map_err(|_| (400, "InvalidArgument"))?;
+            if !state.faults.takes_part(number) {
+                return Err((400, "InvalidArgument"));
+            }
             let tag = bucket.put_part(key, value("uploadId"), number, body)?;
             tagged(&tag, None)
         }
