@@ -6,13 +6,12 @@ use registry_storage::ObjectStoreBackend;
 
 #[path = "support/any_s3.rs"]
 mod any_s3;
-#[cfg(feature = "azure")]
-#[path = "support/azurite.rs"]
-mod azurite;
-#[path = "support/versitygw.rs"]
-mod gateway;
 #[path = "../examples/backend/maps.rs"]
 mod maps;
+#[expect(dead_code, reason = "the probe refuses some")]
+#[macro_use]
+#[path = "support/stores.rs"]
+mod stores;
 
 mod memory {
     use super::*;
@@ -109,14 +108,6 @@ mod gcs {
     registry_storage::backend_conformance_tests!(start);
 }
 
-/// `AZURITE=/path/to/azurite-blob cargo test -- --ignored azurite`.
-#[cfg(feature = "azure")]
-mod azurite_kit {
-    use super::azurite::start;
-
-    registry_storage::backend_conformance_tests!(start, ignore = "needs AZURITE=/path/to/azurite-blob");
-}
-
 /// `S3_TEST_ENDPOINT=… S3_TEST_BUCKET=… AWS_ACCESS_KEY_ID=… cargo test -- --ignored any_s3`.
 mod any_s3_kit {
     use super::any_s3::start;
@@ -124,12 +115,17 @@ mod any_s3_kit {
     registry_storage::backend_conformance_tests!(start, ignore = "needs S3_TEST_ENDPOINT and S3_TEST_BUCKET");
 }
 
-/// A bucket by others: `VERSITYGW=/path/to/versitygw cargo test -- --ignored versitygw`.
-mod versitygw {
-    use super::gateway::start;
+/// `VERSITYGW=/path/to/versitygw cargo test -- --ignored versitygw`.
+macro_rules! kit_on_store {
+    ($name:ident $store:ident $reason:literal) => {
+        mod $name {
+            use super::stores;
 
-    registry_storage::backend_conformance_tests!(start, ignore = "needs VERSITYGW=/path/to/versitygw");
+            registry_storage::backend_conformance_tests!(|| stores::$store.start(), ignore = $reason);
+        }
+    };
 }
+accepted_stores! { kit_on_store }
 
 #[cfg(all(feature = "filesystem", unix))]
 mod filesystem {

@@ -2,8 +2,9 @@
 
 #[path = "../support/any_s3.rs"]
 mod any_s3;
-#[path = "../support/versitygw.rs"]
-mod versitygw;
+#[expect(dead_code, unused_macros, reason = "not every store lists uploads")]
+#[path = "../support/stores.rs"]
+mod stores;
 
 use std::pin::pin;
 
@@ -26,7 +27,7 @@ async fn listed(backend: &ObjectStoreBackend) -> usize {
 }
 
 /// More uploads than in one page, and one of a session that a sweeper with a clock far ahead meets. rclone allows that many with
-/// `--multipart-max-uploads 2000`.
+/// `--multipart-max-uploads 2000`, as `support/stores.rs` starts it.
 async fn are_listed_and_aborted(backend: ObjectStoreBackend) {
     const LOST: usize = 1001;
     let clock = clock_at(SystemClock.now());
@@ -49,8 +50,13 @@ async fn are_listed_and_aborted(backend: ObjectStoreBackend) {
 #[tokio::test]
 #[ignore = "needs VERSITYGW=/path/to/versitygw"]
 async fn versitygw_lists_and_aborts() {
-    let (backend, _gateway) = versitygw::start().await;
-    are_listed_and_aborted(backend).await;
+    are_listed_and_aborted(stores::VERSITYGW.start().await.0).await;
+}
+
+#[tokio::test]
+#[ignore = "needs RCLONE=/path/to/rclone"]
+async fn rclone_lists_and_aborts() {
+    are_listed_and_aborted(stores::RCLONE.start().await.0).await;
 }
 
 #[tokio::test]
