@@ -70,11 +70,11 @@ pub(crate) static RCLONE: Store = Store::new(
     r#""$RCLONE" serve s3 --addr 127.0.0.1:$1 --auth-key S3RVER,S3RVER --multipart-max-uploads 2000 ."#,
 );
 
-/// It takes any key if it has no configuration. Each bucket has some volumes of its own.
+/// It takes any key if it has no configuration. Each bucket has some volumes of its own. Its sockets in `/tmp` stay.
 pub(crate) static SEAWEEDFS: Store = Store::new(
     "SEAWEEDFS",
     Dialect::Amazon,
-    r#""$SEAWEEDFS" server -ip 127.0.0.1 -dir . -filer -s3 -s3.port $1 -s3.port.grpc $2 -s3.port.iceberg 0 -master.port $3
+    r#"TMPDIR=. "$SEAWEEDFS" server -ip 127.0.0.1 -dir . -filer -s3 -s3.port $1 -s3.port.grpc $2 -s3.port.iceberg 0 -master.port $3
         -master.port.grpc $4 -volume.port $5 -volume.port.grpc $6 -volume.max 2000 -filer.port $7 -filer.port.grpc $8"#,
 );
 
@@ -83,7 +83,7 @@ pub(crate) static MOTO: Store = Store::new("MOTO", Dialect::Amazon, r#""$MOTO" -
 pub(crate) static LOCALSTACK: Store = Store::new(
     "LOCALSTACK",
     Dialect::Amazon,
-    r#"SERVICES=s3 GATEWAY_LISTEN=127.0.0.1:$1 DISABLE_EVENTS=1 TMPDIR=$PWD "$LOCALSTACK" -m localstack.runtime.main"#,
+    r#"SERVICES=s3 GATEWAY_LISTEN=127.0.0.1:$1 DISABLE_EVENTS=1 "$LOCALSTACK" -m localstack.runtime.main"#,
 );
 
 pub(crate) static S3RVER: Store = Store::new(
