@@ -174,6 +174,7 @@ async fn the_dialect_of_google_passes() {
 /// So often is a store tried that is by others.
 const STARTS: usize = 20;
 
+#[expect(clippy::print_stdout, reason = "the times are to be noted")]
 async fn is_accepted_each_time(backend: &ObjectStoreBackend) {
     for _ in 0..STARTS {
         let begun = std::time::Instant::now();
@@ -184,6 +185,7 @@ async fn is_accepted_each_time(backend: &ObjectStoreBackend) {
 }
 
 /// The store fails one of these probes, which are named as in docs/stores.md.
+#[expect(clippy::print_stdout, reason = "what it did is to be noted")]
 async fn is_refused_each_time(backend: &ObjectStoreBackend, expected: &[&str]) {
     for _ in 0..STARTS {
         match backend.probe_promises(NOW).await {
