@@ -139,9 +139,10 @@ impl Store {
             let listeners: [_; 9] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
             let ports = listeners.map(|listener| listener.local_addr().unwrap().port());
             let command = self.command.replace('\n', " ");
-            // An interrupt is for the tests: the shell goes on to its end.
-            let script =
-                format!("trap '' INT; {command} > log 2>&1 & read _; kill -9 $!; wait; rm -rf \"$PWD\"");
+            // A signal to all of them is for the tests: the shell goes on to its end.
+            let script = format!(
+                "trap '' INT TERM HUP; {command} > log 2>&1 & read _; kill -9 $!; wait; rm -rf \"$PWD\""
+            );
             let shell = Command::new("sh")
                 .args(["-c", &script, "sh"])
                 .args(ports.map(|port| port.to_string()))
