@@ -143,12 +143,12 @@ fn refused(answer: Answer) -> HttpError {
 }
 
 /// Returns whether a success is a page for people, which something between this machine and the store sent. Some stores
-/// guess that content is a page, but what a store sends has fields of its own.
+/// guess that content is a page, and moto calls even nothing one, but what a store sends has fields of its own.
 fn is_page(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_html = kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/html"));
     let is_of_store = |name: &str| {
-        ["x-amz-", "x-ms-", "x-goog-", "x-guploader"]
+        ["x-amz-", "x-amzn-requestid", "x-ms-", "x-goog-", "x-guploader"]
             .iter()
             .any(|own| name.starts_with(own))
     };
@@ -345,6 +345,24 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_listing(document), expected, "{document}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_no_field_of_a_store() {
+        for (kind, field, expected) in [
+            ("text/html", "server", true),
+            ("Text/HTML; charset=utf-8", "etag", true),
+            ("text/html", "x-amz-request-id", false),
+            ("text/html", "x-ms-version", false),
+            // moto has no other field of its own.
+            ("text/html; charset=utf-8", "x-amzn-requestid", false),
+            ("application/xml", "server", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            headers.insert(field, HeaderValue::from_static("a"));
+            assert_eq!(is_page(&headers), expected, "{kind} {field}");
         }
     }
 

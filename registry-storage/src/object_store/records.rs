@@ -179,7 +179,10 @@ impl ObjectStoreBackend {
                     (collision(&error), true, is_conflict_of_writers(&error))
                 }
                 Err(error @ StoreError::Precondition { .. }) => (collision(&error), true, false),
-                Err(error) if may_have_happened(&error) => (convert(error), false, false),
+                Err(error) if may_have_happened(&error) => {
+                    let is_conflict = is_conflict_of_writers(&error);
+                    (convert(error), false, is_conflict)
+                }
                 Err(error) => return Err(convert(error)),
             };
             let stored = self.get_record(key).await?;

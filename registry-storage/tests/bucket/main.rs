@@ -7,21 +7,20 @@
 #[path = "../support/backends.rs"]
 mod backends;
 
+#[macro_use]
+#[path = "../support/stores.rs"]
+mod stores;
+
 #[cfg(feature = "s3")]
 mod abandoned;
 #[path = "../support/any_s3.rs"]
 mod any_s3;
-#[cfg(feature = "azure")]
-#[path = "../support/azurite.rs"]
-mod azurite;
 #[cfg(all(feature = "s3", feature = "filesystem", unix))]
 mod blob_cache;
 #[cfg(feature = "s3")]
 mod bucket_caches;
 #[cfg(all(feature = "gcs", feature = "azure"))]
 mod cloud_answers;
-#[path = "../support/versitygw.rs"]
-mod gateway;
 mod parts;
 mod probe;
 mod s3_faults;

@@ -5,9 +5,7 @@ use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
 use registry_storage::{ObjectStoreBackend, ProbeError, Promise};
 
-#[cfg(feature = "azure")]
-use crate::azurite;
-use crate::{any_s3, gateway};
+use crate::{any_s3, stores};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -144,22 +142,6 @@ async fn probes_at_once_pass() {
     assert_eq!(double.open_uploads(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs VERSITYGW=/path/to/versitygw"]
-async fn versitygw_passes_each_time() {
-    let (backend, _gateway) = gateway::start().await;
-    for _ in 0..20 {
-        let begun = std::time::Instant::now();
-        backend.probe_promises(NOW).await.unwrap();
-        println!(
-            "{:?}, deletes on condition: {}",
-            begun.elapsed(),
-            backend.deletes_on_condition()
-        );
-    }
-    assert!(backend.was_probed(NOW).await.unwrap());
-}
-
 /// The conditions of Google Cloud Storage are on generations.
 #[cfg(feature = "gcs")]
 #[tokio::test(flavor = "multi_thread")]
@@ -183,30 +165,87 @@ async fn the_dialect_of_google_passes() {
     );
 }
 
-#[cfg(feature = "azure")]
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs AZURITE=/path/to/azurite-blob"]
-async fn azurite_passes_each_time() {
-    let (backend, ()) = azurite::start().await;
-    for _ in 0..20 {
+/// So often is a store tried that is by others.
+const STARTS: usize = 20;
+
+#[expect(clippy::print_stdout, reason = "the times are to be noted")]
+async fn is_accepted_each_time(backend: &ObjectStoreBackend) {
+    for _ in 0..STARTS {
+        let begun = std::time::Instant::now();
         backend.probe_promises(NOW).await.unwrap();
-        println!("deletes on condition: {}", backend.deletes_on_condition());
+        println!("{:?}", begun.elapsed());
+    }
+    assert!(backend.was_probed(NOW).await.unwrap());
+}
+
+/// The store fails one of these probes, which are named as in docs/stores.md.
+#[expect(clippy::print_stdout, reason = "what it did is to be noted")]
+async fn is_refused_each_time(backend: &ObjectStoreBackend, expected: &[&str]) {
+    for _ in 0..STARTS {
+        match backend.probe_promises(NOW).await {
+            Err(ProbeError::Broken { promise, found, .. }) => {
+                println!("{}: {found}", promise.name());
+                assert!(expected.contains(&promise.name()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// `RCLONE=/path/to/rclone cargo test -- --ignored rclone`.
+macro_rules! accepted {
+    ($name:ident $store:ident $reason:literal) => {
+        mod $name {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread")]
+            #[ignore = $reason]
+            async fn is_accepted_each_time() {
+                let (backend, ()) = stores::$store.start().await;
+                super::is_accepted_each_time(&backend).await;
+                let backend = stores::$store.bucket(Some(true)).await;
+                backend.probe_promises(NOW).await.unwrap();
+                println!("deletes on condition: {}", backend.deletes_on_condition());
+            }
+        }
+    };
+}
+accepted_stores! { accepted }
+
+macro_rules! refused {
+    ($($name:ident $store:ident $reason:literal: $($probe:literal)*;)*) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            #[ignore = $reason]
+            async fn is_refused_each_time() {
+                let (backend, ()) = crate::stores::$store.start().await;
+                super::is_refused_each_time(&backend, &[$($probe),*]).await;
+            }
+        }
+    )*};
+}
+refused! {
+    s3mock S3MOCK "needs S3MOCK=/path/to/folder/of/jars": "one-creator" "one-updater";
+    s3rver S3RVER "needs S3RVER=/path/to/s3rver": "create";
+    s3s_fs S3S_FS "needs S3S_FS=/path/to/s3s-fs": "one-creator";
+}
+
+/// Not even the first request, whether it was probed, has an answer that says something.
+#[cfg(feature = "gcs")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs FAKE_GCS_SERVER=/path/to/fake-gcs-server"]
+async fn fake_gcs_server_is_refused_each_time() {
+    let (backend, ()) = stores::FAKE_GCS_SERVER.start().await;
+    for _ in 0..STARTS {
+        let error = backend.was_probed(NOW).await.unwrap_err();
+        assert!(format!("{error:?}").contains("status: 404"), "{error:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs S3_TEST_ENDPOINT and S3_TEST_BUCKET"]
-async fn any_s3_passes_each_time() {
-    let (backend, ()) = any_s3::start().await;
-    for _ in 0..20 {
-        let begun = std::time::Instant::now();
-        backend.probe_promises(NOW).await.unwrap();
-        println!(
-            "{:?}, deletes on condition: {}",
-            begun.elapsed(),
-            backend.deletes_on_condition()
-        );
-    }
+async fn any_s3_is_accepted_each_time() {
+    is_accepted_each_time(&any_s3::start().await.0).await;
 }
 
 /// `S3_TEST_REFUSED` names the probes that the server may fail, such as `one-creator,one-updater`.
@@ -215,14 +254,6 @@ async fn any_s3_passes_each_time() {
 #[expect(clippy::disallowed_methods, reason = "variables name the bucket")]
 async fn any_s3_is_refused_each_time() {
     let expected = std::env::var("S3_TEST_REFUSED").unwrap();
-    let (backend, ()) = any_s3::start().await;
-    for _ in 0..20 {
-        match backend.probe_promises(NOW).await {
-            Err(ProbeError::Broken { promise, found, .. }) => {
-                println!("{}: {found}", promise.name());
-                assert!(expected.split(',').any(|name| name == promise.name()));
-            }
-            other => panic!("{other:?}"),
-        }
-    }
+    let expected: Vec<&str> = expected.split(',').collect();
+    is_refused_each_time(&any_s3::start().await.0, &expected).await;
 }

@@ -10,9 +10,10 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use registry_core::Digest;
 use registry_storage::{AzureCredentials, ObjectStoreBackend, Store};
 
-use crate::azurite::{self, Container};
 use crate::fixture::Old;
 use crate::in_bucket::ROOT;
+use crate::stores::AZURITE;
+use crate::stores::azure::Container;
 
 /// How much the distribution registry appends at a time, in bytes.
 const APPENDED: usize = 4 << 20;
@@ -39,7 +40,7 @@ pub(crate) struct OldContainer {
 impl OldContainer {
     /// Puts the files of a tree into a container.
     pub(crate) async fn of(old: &Old, writer: Writer) -> Self {
-        let container = Container::create().await;
+        let container = AZURITE.container().await;
         let container = Self { container, writer };
         container.put_all(old).await;
         container
@@ -89,7 +90,7 @@ impl OldContainer {
     }
 
     fn client(&self) -> MicrosoftAzure {
-        let options = azurite::options();
+        let options = self.container.options();
         let AzureCredentials::Key(key) = options.credentials else {
             panic!("{options:?}")
         };

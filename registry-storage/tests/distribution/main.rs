@@ -5,10 +5,6 @@
 
 mod adoption;
 #[cfg(all(feature = "azure", feature = "s3"))]
-#[expect(dead_code, reason = "each test program uses its own part")]
-#[path = "../support/azurite.rs"]
-mod azurite;
-#[cfg(all(feature = "azure", feature = "s3"))]
 mod azurite_tree;
 #[cfg(feature = "s3")]
 mod bucket;
@@ -29,6 +25,10 @@ mod in_container;
 mod round_trip;
 #[cfg(feature = "s3")]
 mod served;
+#[cfg(all(feature = "azure", feature = "s3"))]
+#[expect(dead_code, unused_macros, reason = "each test program uses its own part")]
+#[path = "../support/stores.rs"]
+mod stores;
 #[expect(dead_code, reason = "each test program uses its own part")]
 #[path = "../support/mod.rs"]
 mod support;

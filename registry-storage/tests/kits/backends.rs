@@ -97,14 +97,6 @@ mod gcs {
     registry_storage::backend_conformance_tests!(start);
 }
 
-/// `AZURITE=/path/to/azurite-blob cargo test -- --ignored azurite`.
-#[cfg(feature = "azure")]
-mod azurite_kit {
-    use crate::azurite::start;
-
-    registry_storage::backend_conformance_tests!(start, ignore = "needs AZURITE=/path/to/azurite-blob");
-}
-
 /// `S3_TEST_ENDPOINT=… S3_TEST_BUCKET=… AWS_ACCESS_KEY_ID=… cargo test -- --ignored any_s3`.
 mod any_s3_kit {
     use crate::any_s3::start;
@@ -112,12 +104,17 @@ mod any_s3_kit {
     registry_storage::backend_conformance_tests!(start, ignore = "needs S3_TEST_ENDPOINT and S3_TEST_BUCKET");
 }
 
-/// A bucket by others: `VERSITYGW=/path/to/versitygw cargo test -- --ignored versitygw`.
-mod versitygw {
-    use crate::gateway::start;
+/// `VERSITYGW=/path/to/versitygw cargo test -- --ignored versitygw`.
+macro_rules! kit_on_store {
+    ($name:ident $store:ident $reason:literal) => {
+        mod $name {
+            use crate::stores;
 
-    registry_storage::backend_conformance_tests!(start, ignore = "needs VERSITYGW=/path/to/versitygw");
+            registry_storage::backend_conformance_tests!(|| stores::$store.start(), ignore = $reason);
+        }
+    };
 }
+accepted_stores! { kit_on_store }
 
 #[cfg(all(feature = "filesystem", unix))]
 mod filesystem {

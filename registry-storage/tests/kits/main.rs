@@ -2,15 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+#[expect(dead_code, reason = "the probe refuses some")]
+#[macro_use]
+#[path = "../support/stores.rs"]
+mod stores;
+
 #[path = "../support/any_s3.rs"]
 mod any_s3;
-#[cfg(feature = "azure")]
-#[path = "../support/azurite.rs"]
-mod azurite;
 mod backends;
 mod faulty;
-#[path = "../support/versitygw.rs"]
-mod gateway;
 #[path = "../../examples/backend/maps.rs"]
 mod maps;
 mod storages;

@@ -185,19 +185,6 @@ mod gcs {
     registry_storage::storage_conformance_tests!(gcs);
 }
 
-/// `AZURITE=/path/to/azurite-blob cargo test -- --ignored azurite`.
-#[cfg(feature = "azure")]
-mod azurite_kit {
-    use super::*;
-
-    async fn container() -> Subject {
-        let backend = Arc::new(Faulty::new(crate::azurite::start().await.0));
-        Subject::over(Arc::clone(&backend)).with_faults(backend)
-    }
-
-    registry_storage::storage_conformance_tests!(container, ignore = "needs AZURITE=/path/to/azurite-blob");
-}
-
 /// `S3_TEST_ENDPOINT=… S3_TEST_BUCKET=… AWS_ACCESS_KEY_ID=… cargo test -- --ignored any_s3`.
 mod any_s3_kit {
     use super::*;
@@ -213,20 +200,22 @@ mod any_s3_kit {
     );
 }
 
-/// A bucket by others: `VERSITYGW=/path/to/versitygw cargo test -- --ignored versitygw`.
-mod versitygw {
-    use super::*;
+/// `VERSITYGW=/path/to/versitygw cargo test -- --ignored versitygw`.
+macro_rules! kit_on_store {
+    ($name:ident $store:ident $reason:literal) => {
+        mod $name {
+            use super::*;
 
-    async fn bucket() -> Subject {
-        let (backend, gateway) = crate::gateway::start().await;
-        let backend = Arc::new(Faulty::new(backend));
-        Subject::over(Arc::clone(&backend))
-            .with_faults(backend)
-            .with_kept(gateway)
-    }
+            async fn bucket() -> Subject {
+                let backend = Arc::new(Faulty::new(crate::stores::$store.start().await.0));
+                Subject::over(Arc::clone(&backend)).with_faults(backend)
+            }
 
-    registry_storage::storage_conformance_tests!(bucket, ignore = "needs VERSITYGW=/path/to/versitygw");
+            registry_storage::storage_conformance_tests!(bucket, ignore = $reason);
+        }
+    };
 }
+accepted_stores! { kit_on_store }
 
 #[cfg(all(feature = "filesystem", unix))]
 mod filesystem {

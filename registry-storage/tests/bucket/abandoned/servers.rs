@@ -9,7 +9,7 @@ use registry_storage::{
 
 use super::{DAY, assert_finishes, clock_at, content, store};
 use crate::support::images::start_upload;
-use crate::{any_s3, gateway};
+use crate::{any_s3, stores};
 
 /// How many uploads a bucket lists.
 async fn listed(backend: &ObjectStoreBackend) -> usize {
@@ -22,7 +22,7 @@ async fn listed(backend: &ObjectStoreBackend) -> usize {
 }
 
 /// More uploads than in one page, and one of a session that a sweeper with a clock far ahead meets. rclone allows that many with
-/// `--multipart-max-uploads 2000`.
+/// `--multipart-max-uploads 2000`, as `support/stores.rs` starts it.
 async fn are_listed_and_aborted(backend: ObjectStoreBackend) {
     const LOST: usize = 1001;
     let clock = clock_at(SystemClock.now());
@@ -45,8 +45,13 @@ async fn are_listed_and_aborted(backend: ObjectStoreBackend) {
 #[tokio::test]
 #[ignore = "needs VERSITYGW=/path/to/versitygw"]
 async fn versitygw_lists_and_aborts() {
-    let (backend, _gateway) = gateway::start().await;
-    are_listed_and_aborted(backend).await;
+    are_listed_and_aborted(stores::VERSITYGW.start().await.0).await;
+}
+
+#[tokio::test]
+#[ignore = "needs RCLONE=/path/to/rclone"]
+async fn rclone_lists_and_aborts() {
+    are_listed_and_aborted(stores::RCLONE.start().await.0).await;
 }
 
 #[tokio::test]
