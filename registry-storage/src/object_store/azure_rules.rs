@@ -51,10 +51,12 @@ fn blob(kind: &'static str, content: &'static [u8]) -> Blob {
 /// A server, which ends with the second result.
 async fn start() -> (ObjectStoreBackend, JoinSet<()>, Container) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let mut options = AzureOptions::default();
-    options.account = Some("account".into());
-    options.credentials = AzureCredentials::Key("a2V5".into());
-    options.endpoint = Some(format!("http://{}/account", listener.local_addr().unwrap()));
+    let options = AzureOptions {
+        account: Some("account".into()),
+        credentials: AzureCredentials::Key("a2V5".into()),
+        endpoint: Some(format!("http://{}/account", listener.local_addr().unwrap())),
+        ..AzureOptions::default()
+    };
     let container = Container::default();
     let served = Arc::clone(&container);
     let mut server = JoinSet::new();

@@ -100,7 +100,7 @@ pub(super) fn has_no_byte(error: &object_store::Error) -> bool {
     Answer::of(error).is_some_and(|answer| answer.status == 416 || answer.code == "PendingCopyOperation")
 }
 
-/// Returns whether the store takes no part of this number, counted from 0, whatever is in it. OpenStack Swift ends them at 1000
+/// Returns whether the store takes no part of this number, counted from 0, whatever is in it. Swift ends them at 1000
 /// by its default.
 pub(super) fn refuses_number(error: &object_store::Error, number: usize) -> bool {
     let is_refusal = |answer: Answer| answer.status == 400 && answer.code == "InvalidArgument";

@@ -488,21 +488,21 @@ async fn a_tag_whose_answer_was_lost_and_that_another_push_moves_is_counted_agai
     double
         .faults()
         .fault_at(repeated, S3Fault::Delay(Duration::from_secs(1)));
-    let store = Arc::clone(&here.store);
-    let bytes = one.bytes.clone();
-    let pushing = tokio::spawn(async move { put(&*store, "a", Some("second"), IMAGE, &bytes).await });
     let is_waiting = async {
         while double.faults().requests() <= repeated {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), is_waiting)
-        .await
-        .unwrap();
-    put(there.storage(), "a", Some("second"), IMAGE, &two.bytes)
-        .await
-        .unwrap();
-    pushing.await.unwrap().unwrap();
+    let moving = async {
+        tokio::time::timeout(Duration::from_secs(60), is_waiting)
+            .await
+            .unwrap();
+        put(there.storage(), "a", Some("second"), IMAGE, &two.bytes).await
+    };
+    let pushing = put(here.storage(), "a", Some("second"), IMAGE, &one.bytes);
+    let (pushed, moved) = tokio::join!(pushing, moving);
+    pushed.unwrap();
+    moved.unwrap();
 
     let quotas = here.quotas().await;
     assert_eq!(

@@ -7,6 +7,7 @@
 #[path = "../support/backends.rs"]
 mod backends;
 
+#[expect(dead_code, reason = "each test program uses its own part")]
 #[macro_use]
 #[path = "../support/stores.rs"]
 mod stores;

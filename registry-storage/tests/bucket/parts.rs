@@ -430,7 +430,7 @@ async fn a_blob_of_more_parts_than_a_store_takes_is_refused_when_it_arrives() {
     assert_eq!(one_more.unwrap_err().code(), ErrorCode::BlobUploadInvalid);
 }
 
-/// As OpenStack Swift, which takes 1000 parts: what is larger is refused, whether its last part is sent beside others or at its commit.
+/// As Swift, which takes 1000 parts: what is larger is refused, whether its last part is sent beside others or at its commit.
 #[tokio::test]
 async fn a_store_that_takes_fewer_parts_refuses_larger_blobs_and_says_what_helps() {
     const MOST: usize = 1000;

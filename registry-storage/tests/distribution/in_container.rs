@@ -1,5 +1,7 @@
 //! A tree in a container of Azure, as the distribution registry writes it there.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

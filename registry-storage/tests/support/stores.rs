@@ -186,7 +186,7 @@ impl Store {
                 };
                 running
                     .wait_for(|| {
-                        let mut request = request(Method::PUT, format!("{url}/{bucket}"), "");
+                        let mut request = request(Method::PUT, format!("{url}/{bucket}"), String::new());
                         AwsAuthorizer::new(&credential, "s3", "us-east-1")
                             .try_authorize(&mut request, None)
                             .unwrap();
@@ -273,7 +273,7 @@ pub(crate) mod azure {
             let url = format!("{}/{ACCOUNT}", running.url);
             let container = Self { name, url };
             running
-                .wait_for(|| container.request("?restype=container", &[], ""))
+                .wait_for(|| container.request("?restype=container", &[], String::new()))
                 .await;
             container
         }
@@ -298,8 +298,9 @@ pub(crate) mod azure {
         /// Sends a request that creates something: what follows the container in the address, and header fields.
         pub(crate) async fn put(&self, target: &str, headers: &[(&str, &str)], body: Vec<u8>) {
             let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true));
-            let created = client.unwrap().execute(self.request(target, headers, body));
-            assert_eq!(created.await.unwrap().status(), 201, "{target}");
+            let request = self.request(target, headers, body);
+            let created = client.unwrap().execute(request).await.unwrap();
+            assert_eq!(created.status(), 201, "{target}");
         }
 
         pub(crate) fn backend(&self, prefix: &str) -> ObjectStoreBackend {

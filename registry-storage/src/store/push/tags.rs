@@ -147,8 +147,10 @@ impl PushManifest {
         incarnation: &str,
     ) -> Result<bool, Stop> {
         let checked = self.checked.get_mut(at).and_then(Option::take);
-        let found = match checked {
-            Some(checked) => checked,
+        // A tag that is given twice is another one after it was written.
+        let is_written = |found: &FoundTag| self.written.iter().any(|written| written.key == found.key);
+        let found = match checked.filter(|found| !is_written(found)) {
+            Some(found) => found,
             None => self.check_tag(records, tag).await?,
         };
         let back_reference = BackReferenceRecord {

@@ -128,7 +128,7 @@ impl S3Faults {
         self.change(|plan| plan.refused_upload_listings)
     }
 
-    /// Takes no part of an upload beyond this number from now on, as OpenStack Swift beyond 1000.
+    /// Takes no part of an upload beyond this number from now on, as Swift beyond 1000.
     pub fn take_parts_up_to(&self, number: u32) {
         self.change(|plan| plan.most_parts = Some(number));
     }
