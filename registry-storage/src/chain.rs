@@ -110,6 +110,8 @@ pub enum Publish {
 }
 
 /// Decides step 3 of the rule. `same` means that the record is still the one that was stored or joined.
+///
+/// The store does not read the record for that: its write has the version of step 1 as its condition, and begins again if that fails.
 #[must_use]
 pub const fn publish(parent: State, same: bool) -> Publish {
     if matches!(parent, State::Pending) && same {
