@@ -24,6 +24,7 @@ mod bucket_caches;
 mod cloud_answers;
 mod parts;
 mod probe;
+mod requests;
 mod s3_faults;
 mod sessions;
 #[cfg(feature = "s3")]
