@@ -9,7 +9,7 @@ use registry_core::{ErrorCode, Reference, Storage};
 use registry_storage::testing::S3Double;
 use registry_storage::{ObjectStoreBackend, Store};
 
-use crate::support::images::{IMAGE, create_upload, digest, name, put, tag};
+use crate::support::images::{IMAGE, create_upload, digest, image, name, push_image, put, tag};
 
 /// Yields content in chunks, as they come from a socket.
 fn chunks(content: &Bytes) -> Vec<Result<Bytes, registry_core::Error>> {
@@ -29,7 +29,10 @@ async fn push_blob(double: &S3Double, store: &Store<ObjectStoreBackend>, content
     store.append_upload(&upload, Some(0), body).await.unwrap();
     let before = double.faults().requests();
     let nothing = pin!(stream::empty());
-    store.finish_upload(&upload, &digest, None, nothing).await.unwrap();
+    store
+        .finish_upload(&upload, &digest, None, nothing)
+        .await
+        .unwrap();
     double.faults().requests() - before
 }
 
@@ -43,31 +46,37 @@ async fn a_push_and_a_pull_cost_so_many_requests() {
     let double = S3Double::start().await.unwrap();
     let store = Store::new(double.backend("").unwrap());
     // The first push of a repository enters it in lists.
-    push_blob(&double, &store, &content(10)).await;
-    put(&store, "app", Some("0"), IMAGE, &Bytes::from("{\"schemaVersion\":2}"))
-        .await
-        .unwrap();
-    let mut costs = Vec::new();
-    for size in [1000, 300_000, 3_000_000, 20_000_000] {
-        let before = double.faults().requests();
+    push_image(&store, "app", Some("0"), 0, 10).await;
+    let requests = || double.faults().requests();
+    // In a record, with its tail in a record of its own, and in four parts.
+    for (size, expected) in [
+        (1000, 16),
+        (60_000, 20),
+        (300_000, 23),
+        (5_000_000, 23),
+        (20_000_000, 29),
+    ] {
+        let before = requests();
         push_blob(&double, &store, &content(size)).await;
-        costs.push((size, double.faults().requests() - before));
+        assert_eq!(requests() - before, expected, "{size} bytes");
     }
-    let manifest = Bytes::from("{\"schemaVersion\":2,\"a\":1}");
-    let before = double.faults().requests();
-    put(&store, "app", Some("1"), IMAGE, &manifest).await.unwrap();
-    costs.push((0, double.faults().requests() - before));
-    let before = double.faults().requests();
-    let storage: &dyn Storage = &store;
-    let pulled = storage.pull_manifest(&name("app"), &Reference::Tag(tag("1"))).await;
-    assert_eq!(pulled.unwrap().bytes, manifest);
-    let blob = storage.pull_blob(&name("app"), &digest(&content(3_000_000))).await;
-    let mut read = blob.unwrap().content.read(0..3_000_000);
+    let image = image(1, 1000, None);
+    push_blob(&double, &store, &image.config).await;
+    push_blob(&double, &store, &image.layer).await;
+    let before = requests();
+    put(&store, "app", Some("1"), IMAGE, &image.bytes).await.unwrap();
+    assert_eq!(requests() - before, 10);
+    let (before, storage): (_, &dyn Storage) = (requests(), &store);
+    let pulled = storage
+        .pull_manifest(&name("app"), &Reference::Tag(tag("1")))
+        .await;
+    assert_eq!(pulled.unwrap().bytes, image.bytes);
+    let blob = storage.pull_blob(&name("app"), &digest(&content(300_000))).await;
+    let mut read = blob.unwrap().content.read(0..300_000);
     while let Some(chunk) = read.next().await {
         chunk.unwrap();
     }
-    costs.push((1, double.faults().requests() - before));
-    assert_eq!(costs, []);
+    assert_eq!(requests() - before, 5);
 }
 
 /// The bytes are completed where they are, whatever their size.
@@ -75,6 +84,7 @@ async fn a_push_and_a_pull_cost_so_many_requests() {
 async fn a_commit_takes_as_many_requests_for_a_large_blob_as_for_a_small_one() {
     let double = S3Double::start().await.unwrap();
     let store = Store::new(double.backend("").unwrap());
+    push_blob(&double, &store, &content(10)).await;
     let small = push_blob(&double, &store, &content(10_000_000)).await;
     let large = push_blob(&double, &store, &content(200_000_000)).await;
     assert_eq!(small, large);

@@ -344,10 +344,12 @@ async fn what_is_parked_when_a_request_ends_is_kept_as_the_tail() {
             assert_eq!(length.is_err(), is_broken_off);
             let kept = world.storage().upload_status(&upload).await.unwrap();
             assert_eq!(kept, end as u64);
-            assert_eq!(world.parked().await, 0);
+            // The tail itself, if it is long.
+            assert_eq!(world.parked().await, usize::from(end % (5 * MIB) > 0));
             let rest = pin!(stream::iter([Ok(whole.slice(end..))]));
             world.storage().append_upload(&upload, None, rest).await.unwrap();
             world.commit(&upload, &whole).await;
+            assert_eq!(world.parked().await, 0);
         }
     }
     drop(all);
