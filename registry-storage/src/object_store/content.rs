@@ -13,6 +13,7 @@ use registry_core::storage::{BlobContent, ByteStream};
 use registry_core::{Error, ErrorCode};
 
 use super::error::{convert, failure, is_absent, may_have_happened};
+use super::records::wait;
 use super::{ObjectStoreBackend, timed_out};
 use crate::bytes_name::BytesName;
 
@@ -21,6 +22,9 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// How many failures in a row, without any progress, reading survives.
 const FAILURES_IN_A_ROW: u32 = 3;
+
+/// How long reading waits after the first of them, in milliseconds, and twice as long after each further one.
+const FAILURE_PAUSE_MILLIS: u64 = 50;
 
 /// An object that may be read in ranges.
 #[derive(Debug)]
@@ -91,6 +95,7 @@ impl Reading {
                 }
                 Err(error) if may_have_happened(&error) && self.failures < FAILURES_IN_A_ROW => {
                     tracing::debug!(error = %failure(&error), path = %self.path, "reading goes on after an error");
+                    wait(FAILURE_PAUSE_MILLIS << self.failures).await;
                     self.failures += 1;
                     self.body = None;
                 }

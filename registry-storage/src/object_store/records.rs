@@ -16,6 +16,7 @@ use super::cache::recent_records::WriteMark;
 use super::error::{convert, failure, is_absent, may_have_happened};
 use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
+use crate::unique::unique;
 
 /// How long to wait, in milliseconds, before each attempt of a write whose condition still holds after it failed.
 pub(super) const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
@@ -63,16 +64,15 @@ impl ObjectStoreBackend {
         let mut unlike_its_tag = None;
         for back_off in READ_BACK_OFFS {
             wait(back_off).await;
-            let request = async {
-                let result = self.store.get_opts(&path, GetOptions::default()).await?;
-                let object = result.meta.clone();
-                Ok((result.bytes().await, object))
-            };
-            let (value, object) = match self.run(0, request).await {
-                Ok(read) => read,
+            let request = self.store.get_opts(&path, GetOptions::default());
+            let result = match self.run(0, request).await {
+                Ok(result) => result,
                 Err(error) if is_absent(&error) => return Ok(None),
                 Err(error) => return Err(convert(error)),
             };
+            let object = result.meta.clone();
+            let size = usize::try_from(object.size).unwrap_or(usize::MAX);
+            let value = self.run(size, result.bytes()).await;
             failure = match (value, to_version(object.e_tag, object.version)) {
                 (Ok(value), Some(version)) => {
                     let may_match = self.body_tags.may_match(&value, names_of(&version).0);
@@ -381,10 +381,12 @@ fn collision(error: &StoreError) -> Error {
     Error::from(ErrorCode::Unavailable).with_cause(failure(error))
 }
 
-/// Waits for milliseconds. A store that never fails needs no runtime with a timer.
+/// Waits for some milliseconds, between half as many and half as many more: two writers that met do not meet again. A store that
+/// never fails needs no runtime with a timer.
 pub(super) async fn wait(milliseconds: u64) {
     if milliseconds > 0 {
-        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        let random = unique().as_u64_pair().0 % (milliseconds + 1);
+        tokio::time::sleep(Duration::from_millis(milliseconds / 2 + random)).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Secrets that all processes of a store share: each is one record, which one of them creates.
 
 use bytes::Bytes;
-use registry_core::Error;
+use registry_core::{Error, ErrorCode};
 
 use super::Store;
 use super::edge::{read_cached, write};
@@ -20,12 +20,18 @@ impl<B: Backend> Store<B> {
     }
 
     /// Writes a secret, unless another process did so since `before` was read. Returns whether it was written.
+    ///
+    /// # Errors
+    /// Those of the medium; [`Unsupported`](ErrorCode::Unsupported) if this process is to write nothing.
     pub(crate) async fn replace_secret(
         &self,
         name: SecretName,
         value: Bytes,
         before: Option<&Secret>,
     ) -> Result<bool, Error> {
+        if self.only_reads() {
+            return Err(Error::new(ErrorCode::Unsupported, "this server writes nothing"));
+        }
         let write = WriteSecret {
             name,
             record: SecretRecord {

@@ -252,7 +252,7 @@ async fn any_s3_is_accepted_each_time() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs S3_TEST_ENDPOINT, S3_TEST_BUCKET and S3_TEST_REFUSED"]
 #[expect(clippy::disallowed_methods, reason = "variables name the bucket")]
-async fn any_s3_is_refused_each_time() {
+async fn the_store_of_the_variables_is_refused_each_time() {
     let expected = std::env::var("S3_TEST_REFUSED").unwrap();
     let expected: Vec<&str> = expected.split(',').collect();
     is_refused_each_time(&any_s3::start().await.0, &expected).await;

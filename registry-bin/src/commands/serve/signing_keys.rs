@@ -197,10 +197,19 @@ mod tests {
 
     /// Two replicas on one bucket, and their clock.
     fn replicas() -> ([Replica; 2], Arc<ManualClock>) {
+        replicas_of([false; 2])
+    }
+
+    /// The same, of which it is said whether they only read.
+    fn replicas_of(only_reads: [bool; 2]) -> ([Replica; 2], Arc<ManualClock>) {
         let (bucket, clock) = (ObjectStoreBackend::memory(), Arc::new(ManualClock::default()));
-        let replicas = [(); 2].map(|()| {
+        let replicas = only_reads.map(|only_reads| {
+            let options = StoreOptions {
+                only_reads,
+                ..StoreOptions::default()
+            };
             let backend = Arc::new(Faulty::new(bucket.clone()));
-            Store::with_options(backend, Arc::clone(&clock) as _, StoreOptions::default())
+            Store::with_options(backend, Arc::clone(&clock) as _, options)
         });
         (replicas, clock)
     }
@@ -246,6 +255,21 @@ mod tests {
         backend.fault_at(backend.calls() + 2, Fault::Fail);
         assert_eq!(read_record(&one).await.unwrap().to_text(), keys);
         assert_ne!(read_record(&one).await.unwrap().to_text(), keys);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_only_reads_goes_on_with_old_keys_and_makes_none() {
+        let ([writer, reader], clock) = replicas_of([false, true]);
+        let failure = read_record(&reader).await.unwrap_err().to_string();
+        assert!(
+            failure.contains("cannot write the keys") && failure.contains("this server writes nothing"),
+            "{failure}"
+        );
+        assert!(writer.secret(SecretName::TokenKeys).await.unwrap().is_none());
+        let keys = read_record(&writer).await.unwrap().to_text();
+        clock.advance(2 * KEY_AGE);
+        assert_eq!(read_record(&reader).await.unwrap().to_text(), keys);
+        assert_ne!(read_record(&writer).await.unwrap().to_text(), keys);
     }
 
     #[tokio::test]

@@ -200,6 +200,7 @@ impl Default for UploadPurging {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReadOnly {
-    /// Refuse all writes; a folder may then be on a read-only mount.
+    /// Refuse all writes, and write nothing by itself: pulls leave the storage as it is and are not recorded, and nothing is swept or
+    /// collected. A folder may then be on a read-only mount.
     pub(crate) enabled: bool,
 }
