@@ -36,6 +36,8 @@ pub(super) struct Append<'a, B> {
     unsaved: u64,
     /// The bytes after the last part that the session's record has, or where they are parked, until they are in a part.
     stored_tail: (Bytes, Option<ParkedTail>),
+    /// The parked tail that the session's record names.
+    pub(super) recorded_tail: Option<Parked>,
     /// The memory for the bytes after the last part, which are in memory until they are recorded.
     tail_memory: Option<MemoryPermit>,
 }
@@ -47,6 +49,7 @@ impl<'a, B: Backend> Append<'a, B> {
     pub(super) fn new(store: &'a Store<B>, session: Session, held: Arc<HeldSession>) -> Self {
         Self {
             store,
+            recorded_tail: session.parked_tail(),
             session,
             held,
             in_flight: InFlight::default(),
@@ -58,7 +61,14 @@ impl<'a, B: Backend> Append<'a, B> {
 
     /// Reads the body to its end, and returns how it ended.
     pub(super) async fn run(&mut self, body: Body<'_>) -> Result<Result<(), Error>, Error> {
-        let ended = self.read(body).await;
+        let mut ended = self.read(body).await;
+        if let Err(error) = &ended
+            && error.code() == ErrorCode::BlobUploadUnknown
+            && self.stored_tail.1.is_some()
+        {
+            self.put_back_tail();
+            ended = Err(self.store.tail_is_gone(&self.session).await);
+        }
         if ended.is_err() && self.store.backend.must_record_parts() {
             // Nothing of this request arrives any more when the next one begins, and what was written need not be sent again.
             self.in_flight.settle().await;
@@ -74,6 +84,12 @@ impl<'a, B: Backend> Append<'a, B> {
         let store = self.store;
         let backend = &*store.backend;
         let mut gatherer = Gatherer::new(store, body, Arc::clone(&self.held));
+        let next_size = backend.part_size(self.session.record.parts_size);
+        if self.session.tail_size() >= next_size {
+            // Parts were made smaller since: the tail is some of them, and memory is reserved for each.
+            drop(store.bring_back_tail(&mut self.session).await?);
+            self.session.record.parked_tail = None;
+        }
         let tail = std::mem::take(&mut self.session.tail);
         let mut begun = Gathering::with_tail(self.session.parked_tail(), tail.clone());
         self.stored_tail = (tail, self.session.record.parked_tail.take());
@@ -225,6 +241,7 @@ impl<'a, B: Backend> Append<'a, B> {
         self.count()?;
         let save = self.store.save_session(&mut self.session);
         self.in_flight.beside(save).await??;
+        self.note_recorded_tail();
         self.session.tail = Bytes::new();
         self.session.record.parked_tail = None;
         self.unsaved = 0;
@@ -269,23 +286,29 @@ impl<'a, B: Backend> Append<'a, B> {
         self.session.restore(began)?;
         if is_written {
             self.store.save_session(&mut self.session).await?;
+            self.note_recorded_tail();
         }
         Ok(())
     }
 
-    /// Records the session, whose tail was `had` before.
-    pub(super) async fn save(&mut self, had: Option<Parked>) -> Result<(), Error> {
+    pub(super) async fn save(&mut self) -> Result<(), Error> {
         self.store.park_tail(&mut self.session).await?;
         self.count()?;
-        self.store.save_session(&mut self.session).await?;
-        self.unsaved = 0;
-        let has = self.session.parked_tail();
-        if let Some(had) = had
-            && has.is_none_or(|has| has.key != had.key)
-        {
-            self.store.remove_tail(had).await;
+        if let Err(error) = self.store.save_session(&mut self.session).await {
+            let recorded = self.recorded_tail.clone();
+            self.store.leave_tail(&self.session, recorded).await;
+            return Err(error);
         }
+        self.note_recorded_tail();
+        self.unsaved = 0;
         Ok(())
+    }
+
+    /// A session that stands records nothing of this request.
+    fn note_recorded_tail(&mut self) {
+        if self.session.standing.is_none() {
+            self.recorded_tail = self.session.parked_tail();
+        }
     }
 }
 

@@ -52,8 +52,10 @@ impl<B: Backend> Store<B> {
     ) -> Result<(), Error> {
         let mut _memory = None;
         if session.upload.finished_digest().is_none() {
-            self.catch_up_hash(&mut session).await?;
             _memory = self.bring_back_tail(&mut session).await?;
+        }
+        if session.upload.finished_digest().is_none() {
+            self.catch_up_hash(&mut session).await?;
             let hasher = hash(session.upload.hasher().clone(), session.tail.clone()).await?;
             session.upload = session
                 .upload
@@ -495,9 +497,15 @@ impl CommitUpload {
     }
 
     /// Writes down bytes that this commit may have completed after their session had ended: the sweep that looked at the session
-    /// found none.
+    /// found none. Another request may have offered them to another blob, and then this one has completed nothing: its digest must not be
+    /// written down, because the sweep asks no blob but that one.
     async fn leave_bytes(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         if self.is_inline() {
+            return Ok(());
+        }
+        let session = self.read_session(records).await?;
+        let proposed_to = session.and_then(|session| session.record.proposed_to);
+        if proposed_to.is_some_and(|other| other != self.digest) {
             return Ok(());
         }
         let left = Unnamed {

@@ -279,7 +279,10 @@ pub(super) async fn publish_grant(
     match write(records, &keys.grant, &live, &[], unchanged).await {
         Ok(written) => Ok(written.is_some()),
         Err(refusal) if is_over_quota(&refusal) => {
-            withdraw_grant(records, keys, entered, now).await?;
+            if !withdraw_grant(records, keys, entered, now).await? {
+                // Another request made it Live, and is counted.
+                return Ok(false);
+            }
             // The blob may be there for this grant alone.
             if let Some(KeyKind::Blob(digest)) = KeyKind::of(&keys.blob) {
                 write_candidates(records, &[digest], now).await?;
@@ -290,15 +293,16 @@ pub(super) async fn publish_grant(
     }
 }
 
-/// Takes back a Pending grant whose blob does not exist.
+/// Takes back a Pending grant whose blob does not exist. Returns `false` if another request wrote it since it was entered.
 pub(super) async fn withdraw_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
     entered: &EnteredGrant,
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
-    if withdraw(grant.state(), grant.is(&entered.version)) {
+    let is_same = grant.is(&entered.version);
+    if withdraw(grant.state(), is_same) {
         let dead = GrantRecord {
             state: State::Dead,
             blob: None,
@@ -309,5 +313,5 @@ pub(super) async fn withdraw_grant(
             records.purge_if(&keys.grant, &dead).await?;
         }
     }
-    Ok(())
+    Ok(is_same)
 }

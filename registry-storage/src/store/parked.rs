@@ -12,6 +12,7 @@ use super::Store;
 use super::edge::{read_latest, write};
 use super::session::{RemoveAll, Session};
 use super::session_lock::superseded;
+use super::uploads::send_again;
 use crate::backend::{Backend, Condition, Durability, MemoryPermit, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::record::{ParkedRecord, ParkedTail, Stamp};
@@ -28,7 +29,7 @@ const BYTES_AT_ONCE: usize = 1024 * 1024;
 const RECORDS_AT_ONCE: usize = 16;
 
 /// Some bytes of an upload that are parked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parked {
     pub(super) key: Key,
     pub(super) size: usize,
@@ -88,19 +89,57 @@ impl<B: Backend> Store<B> {
     /// Brings back the tail of a session that is to become a blob, and returns the memory for it. Only for a request that has no
     /// other memory: two that have some would wait for each other.
     ///
+    /// If another request has finished the session meanwhile, it is that session.
+    ///
     /// # Errors
-    /// That of a request that another one takes the session from, if it is gone: the session was written since it was read.
+    /// Those of [`tail_is_gone`](Self::tail_is_gone).
     pub(super) async fn bring_back_tail(&self, session: &mut Session) -> Result<Option<MemoryPermit>, Error> {
         let Some(parked) = session.parked_tail() else {
             return Ok(None);
         };
         let memory = self.backend.reserve_memory(parked.size).await;
         let tail = self.backend.transact(Durability::Deferred, BringBack(parked));
-        session.tail = tail.await.map_err(|error| match error.code() {
-            ErrorCode::BlobUploadUnknown => superseded(),
-            _ => error,
-        })?;
+        match tail.await {
+            Ok(tail) => session.tail = tail,
+            Err(error) if error.code() == ErrorCode::BlobUploadUnknown => {
+                let latest = self.latest_session(session).await?;
+                match latest.filter(|latest| latest.upload.finished_digest().is_some()) {
+                    Some(finished) => *session = finished,
+                    None => return Err(self.tail_is_gone(session).await),
+                }
+            }
+            Err(error) => return Err(error),
+        }
         Ok(Some(memory))
+    }
+
+    /// Returns why the tail of a session is gone: another request has the session or has ended it, or the medium lost the tail.
+    pub(super) async fn tail_is_gone(&self, session: &Session) -> Error {
+        match self.latest_session(session).await {
+            Ok(Some(latest)) if latest.version == session.version => send_again(),
+            Ok(Some(latest)) if latest.upload.length().is_ok() => superseded(),
+            Ok(_) => ErrorCode::BlobUploadUnknown.into(),
+            Err(error) => error,
+        }
+    }
+
+    /// Removes the tail that was parked for a record of a session whose write failed, unless the `recorded` one is meant. It may have been
+    /// written, and others may go on from there: only the session says whether it names the tail.
+    pub(super) async fn leave_tail(&self, session: &Session, recorded: Option<Parked>) {
+        let parked = session.parked_tail();
+        if parked != recorded
+            && let Ok(latest) = self.latest_session(session).await
+        {
+            let named = latest.and_then(|latest| latest.parked_tail());
+            self.remove_tail_unless(parked, named).await;
+        }
+    }
+
+    /// Removes a tail, unless it is the one that its session names.
+    pub(super) async fn remove_tail_unless(&self, parked: Option<Parked>, named: Option<Parked>) {
+        if let Some(parked) = parked.filter(|parked| Some(parked) != named.as_ref()) {
+            self.remove_tail(parked).await;
+        }
     }
 
     /// Removes a tail that no session names any more. If that fails, it goes with its session.

@@ -249,6 +249,16 @@ impl<B: Backend> Store<B> {
             .ok_or_else(|| ErrorCode::BlobUploadUnknown.into())
     }
 
+    /// Reads a session once more; `None` if it is not remembered any more.
+    pub(super) async fn latest_session(&self, session: &Session) -> Result<Option<Session>, Error> {
+        let read = ReadSession(session.key.clone());
+        let latest = self.backend.transact(Durability::Deferred, read).await?;
+        Ok(latest.map(|latest| Session {
+            held: session.held.clone(),
+            ..latest
+        }))
+    }
+
     /// Writes a session's record.
     pub(super) async fn save_session(&self, session: &mut Session) -> Result<(), Error> {
         if self.try_save_session(session).await? {

@@ -110,7 +110,7 @@ impl<B: Backend> Store<B> {
             let is_sent_again = append.held.newest() == Wanted::GoOn(Some(began_at));
             let saved = match ended {
                 Err(error) if is_superseded(error) && is_sent_again => append.go_back(began.clone()).await,
-                _ => append.save(had).await,
+                _ => append.save().await,
             };
             ending = saved.and(ending);
         }
@@ -120,6 +120,8 @@ impl<B: Backend> Store<B> {
         {
             tracing::debug!(%error, "an upload keeps what the full disk had room for");
         }
+        let recorded = append.recorded_tail.clone();
+        self.remove_tail_unless(had, recorded).await;
         Ok((append, ending?))
     }
 

@@ -460,6 +460,47 @@ async fn a_blob_that_is_pushed_several_times_at_once_counts_once() {
     }
 }
 
+/// Wherever a push waits while another one of the same content goes through: it is in the quota once, and both are answered with success,
+/// although there is no room for it twice. Only between the count and the write of the first does the other one find no room.
+#[tokio::test]
+async fn content_that_another_push_published_meanwhile_is_not_refused() {
+    let content = content(1, LARGE);
+    let image = image(1, LARGE, None);
+    let (mut at, mut refused) = (0, 0);
+    loop {
+        let (bucket, clock) = (ObjectStoreBackend::memory(), Arc::default());
+        let worlds = [(); 2].map(|()| over(Arc::new(Faulty::new(bucket.clone())), &clock));
+        let [slow, fast] = &worlds;
+        for world in &worlds {
+            world.limit(&[quota(&["**"], Some(3 * LARGE), None)]);
+        }
+        push_blob(fast.storage(), "a", &image.config).await;
+        push_blob(fast.storage(), "a", &image.layer).await;
+        fast.count().await;
+        let faulty = slow.store.backend();
+        let begun = faulty.calls();
+        faulty.fault_at(begun + at, Fault::Delay(100_000));
+        let push = async |world: &World<Faulty<ObjectStoreBackend>>| {
+            world.push_blob("a", &content).await?;
+            put(world.storage(), "a", Some("1"), IMAGE, &image.bytes).await
+        };
+        let (slow_push, fast_push) = tokio::join!(push(slow), push(fast));
+        match fast_push {
+            Err(error) if error.code() == ErrorCode::Denied => refused += 1,
+            pushed => pushed.unwrap(),
+        }
+        slow_push.unwrap_or_else(|error| panic!("at {at}: {error:?}"));
+        fast.count().await;
+        let bytes = (2 * LARGE + image.config.len() + image.bytes.len()) as u64;
+        assert_eq!(fast.used().await.bytes, bytes);
+        if faulty.calls() <= begun + at {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 20 && refused <= 1, "{at} {refused}");
+}
+
 /// A tag is written, but answered with a failure, and another push moves it before the client of the store repeats the request. That
 /// fails on its condition then, as if nothing had been written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

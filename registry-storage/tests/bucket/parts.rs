@@ -11,9 +11,10 @@ use futures_util::future::poll_immediate;
 use futures_util::{Stream, StreamExt as _, stream};
 use registry_core::storage::{UploadKey, UploadStorage};
 use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Storage};
+use registry_storage::backend::{Durability, RecordTransaction, Transaction};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::s3::S3Fault;
-use registry_storage::testing::{Faulty, S3Double};
+use registry_storage::testing::{Faulty, ManualClock, S3Double};
 use registry_storage::{
     Backend as _, Key, Maintenance as _, ObjectStoreBackend, PartSize, Store, StoreOptions, SweepOptions,
     SystemClock,
@@ -315,6 +316,165 @@ async fn a_long_tail_becomes_a_blob_in_each_way() {
             // The answer was lost.
             storage.commit_upload(&upload, &digest).await.unwrap();
         }
+    }
+}
+
+/// Two replicas close one session at once, with different digests: one of a body that is still arriving. What the other one published
+/// stays, however often the bucket is swept.
+#[tokio::test]
+async fn bytes_that_are_a_blob_are_not_left_by_a_request_that_wanted_another_digest() {
+    for had in [20_000, PART + 20_000] {
+        let (backend, clock) = (ObjectStoreBackend::memory(), Arc::new(ManualClock::default()));
+        let replica = || {
+            Store::with_options(
+                Arc::new(backend.clone()),
+                Arc::clone(&clock) as _,
+                StoreOptions::default(),
+            )
+        };
+        let (one, other) = (replica(), replica());
+        let storage: &dyn Storage = &one;
+        let first = content(1, had);
+        let upload = start(&one).await;
+        append(&one, &upload, chunks(&first, 70_000)).await.unwrap();
+        let (more, whole) = (content(2, 30_000), [&first[..], &content(2, 30_000)].concat());
+        let (send, receive) = tokio::sync::oneshot::channel::<()>();
+        let arrives = stream::iter([Ok(more.slice(..10_000))]).chain(stream::once(async {
+            receive.await.unwrap();
+            Ok(more.slice(10_000..))
+        }));
+        let mut arrives = pin!(arrives);
+        let wanted = Digest::of(Algorithm::Sha256, &whole);
+        let digest = Digest::of(Algorithm::Sha256, &first);
+        let finishing = storage.finish_upload(&upload, &wanted, None, arrives.as_mut());
+        let mut finishing = pin!(finishing);
+        for _ in 0..100 {
+            assert!(poll_immediate(&mut finishing).await.is_none());
+            tokio::task::yield_now().await;
+        }
+        assert_commits(&other, &upload, &first).await;
+        send.send(()).unwrap();
+        finishing.await.unwrap_err();
+        for _ in 0..10 {
+            other.sweep(&SweepOptions::default()).await.unwrap();
+            clock.advance(Duration::from_hours(30));
+        }
+        assert_stored(&replica(), &upload.repository, &digest, &first).await;
+    }
+}
+
+/// Two replicas go on with one session by turns, each before the other one ends: what is parked of it stays bounded.
+#[tokio::test]
+async fn tails_of_requests_that_lost_their_session_do_not_pile_up() {
+    let backend = ObjectStoreBackend::memory();
+    let replicas = [(); 2].map(|()| Store::new(backend.clone()));
+    let upload = start(&replicas[0]).await;
+    let first = content(1, PART - 100_000);
+    append(&replicas[0], &upload, chunks(&first, 300_000))
+        .await
+        .unwrap();
+    for round in 0..10 {
+        let mut requests = Vec::new();
+        for replica in &replicas {
+            let (send, receive) = tokio::sync::oneshot::channel::<()>();
+            let body = stream::iter([Ok(Bytes::from("a"))]).chain(stream::once(async {
+                receive.await.unwrap();
+                Ok(Bytes::from("b"))
+            }));
+            let upload = &upload;
+            let mut request = Box::pin(async move { append(replica, upload, body).await });
+            for _ in 0..100 {
+                assert!(poll_immediate(&mut request).await.is_none());
+                tokio::task::yield_now().await;
+            }
+            requests.push((request, send));
+        }
+        for (number, (request, send)) in requests.into_iter().enumerate() {
+            send.send(()).unwrap();
+            assert_eq!(request.await.is_ok(), number == 1, "{round}");
+        }
+        assert_eq!(parked(&backend).await, 1, "{round}");
+    }
+    let whole = [&first[..], &b"ab".repeat(10)].concat().into();
+    assert_commits(&replicas[0], &upload, &whole).await;
+}
+
+/// The closing request is sent to two replicas, as by a balancer: both answer with success. What the medium lost is no endless 503.
+#[tokio::test]
+async fn who_finds_a_long_tail_gone_says_why() {
+    let backend = ObjectStoreBackend::memory();
+    let [one, other] = [(); 2].map(|()| Store::new(Faulty::new(backend.clone())));
+    let whole = content(1, 300_000);
+    let digest = Digest::of(Algorithm::Sha256, &whole);
+    let upload = start(&one).await;
+    append(&one, &upload, chunks(&whole, 70_000)).await.unwrap();
+    // It reads the session, and then the tail.
+    let faulty = other.backend();
+    faulty.fault_at(faulty.calls() + 1, Fault::Delay(100_000));
+    let close = async |store: &dyn Storage| store.commit_upload(&upload, &digest).await;
+    let (first, second) = tokio::join!(close(&one), close(&other));
+    first.unwrap();
+    second.unwrap();
+
+    for wanted in [&whole, &content(2, 400_000)] {
+        let upload = start(&one).await;
+        append(&one, &upload, chunks(&wanted.slice(..200_000), 70_000))
+            .await
+            .unwrap();
+        for entry in backend.list(&Key::all_parked(), None, 10).await.unwrap() {
+            let remove = Remove(entry.key);
+            backend.transact(Durability::Deferred, remove).await.unwrap();
+        }
+        let rest = content(3, 6 * MIB);
+        let lost = append(&one, &upload, chunks(&rest, 70_000)).await.unwrap_err();
+        assert_eq!(lost.code(), ErrorCode::BlobUploadInvalid, "{lost:?}");
+        let lost = (&one as &dyn Storage)
+            .commit_upload(&upload, &digest)
+            .await
+            .unwrap_err();
+        assert_eq!(lost.code(), ErrorCode::BlobUploadInvalid, "{lost:?}");
+    }
+}
+
+struct Remove(Key);
+
+impl Transaction for Remove {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        records.remove(&self.0).await
+    }
+}
+
+/// A tail that is longer than a part, since parts were made smaller, takes no memory that it waits for itself.
+#[tokio::test]
+async fn a_tail_that_is_longer_than_a_part_becomes_parts() {
+    let backend = ObjectStoreBackend::memory();
+    let size = |bytes: usize| PartSize::try_from(bytes as u64).unwrap();
+    let large = Store::new(backend.clone().with_part_size(size(30 * MIB)));
+    let small = Store::new(backend.with_part_size(size(PART)).with_part_memory(4 * PART));
+    let whole = content(1, 28 * MIB);
+    let had = whole.slice(..27 * MIB);
+    for closes in [false, true] {
+        let upload = start(&large).await;
+        append(&large, &upload, chunks(&had, 300_000)).await.unwrap();
+        let rest = chunks(&whole.slice(27 * MIB..), 300_000);
+        let digest = Digest::of(Algorithm::Sha256, &whole);
+        let storage: &dyn Storage = &small;
+        let go_on = async {
+            if closes {
+                let mut rest = pin!(rest);
+                storage
+                    .finish_upload(&upload, &digest, None, rest.as_mut())
+                    .await
+                    .unwrap();
+            } else {
+                append(&small, &upload, rest).await.unwrap();
+                storage.commit_upload(&upload, &digest).await.unwrap();
+            }
+        };
+        timeout(DEADLINE, go_on).await.unwrap();
+        assert_stored(&small, &upload.repository, &digest, &whole).await;
     }
 }
 

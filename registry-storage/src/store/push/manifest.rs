@@ -117,10 +117,11 @@ impl PushManifest {
                 Ok(Stage::Enlist(entered.incarnation))
             }
             Ok(None) => Ok(self.again()),
-            Err(refusal) if is_over_quota(&refusal) => {
-                self.withdraw(records, entered).await?;
-                Err(Stop::Refused(refusal))
-            }
+            // If another push made it Live, that one is counted.
+            Err(refusal) if is_over_quota(&refusal) => match self.withdraw(records, entered).await? {
+                true => Err(Stop::Refused(refusal)),
+                false => Ok(self.again()),
+            },
             Err(error) => Err(Stop::Failed(error)),
         }
     }
@@ -161,16 +162,17 @@ impl PushManifest {
         has_child::<GrantRecord>(records, &key, self.now).await
     }
 
-    /// Takes the Pending manifest back, unless another push wrote it since.
-    async fn withdraw(&self, records: &mut dyn RecordTransaction, entered: Entered) -> Result<(), Error> {
+    /// Takes the Pending manifest back. Returns `false` if another push wrote it since it was entered.
+    async fn withdraw(&self, records: &mut dyn RecordTransaction, entered: Entered) -> Result<bool, Error> {
         let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
-        if withdraw(manifest.state(), manifest.is(&entered.version)) {
+        let is_same = manifest.is(&entered.version);
+        if withdraw(manifest.state(), is_same) {
             let dead = self.record(State::Dead, &entered.incarnation);
             if let Some(dead) = write(records, &self.key, &dead, &[], manifest.unchanged()).await? {
                 records.purge_if(&self.key, &dead).await?;
             }
         }
-        Ok(())
+        Ok(is_same)
     }
 
     fn record(&self, state: State, incarnation: &str) -> ManifestRecord {

@@ -135,18 +135,20 @@ impl<B: Backend> Store<B> {
         if !self.has_quota(repository) {
             return Ok(());
         }
-        if let Some(digest) = digest {
+        let more = Amount {
+            bytes: size.unwrap_or(1),
+            ..Amount::NONE
+        };
+        let refused = self.require_room(repository, more).await;
+        if let (Err(_), Some(digest)) = (&refused, digest) {
+            // After the count: another push may have published it, which counts it.
             let key = Key::grant(digest, repository);
             let grant = read_cached::<GrantRecord>(&*self.backend, &key).await?;
             if grant.state().is_visible() {
                 return Ok(());
             }
         }
-        let more = Amount {
-            bytes: size.unwrap_or(1),
-            ..Amount::NONE
-        };
-        self.require_room(repository, more).await
+        refused
     }
 
     /// Refuses a manifest that does not fit now with its tags, before anything of it is written.
@@ -158,6 +160,20 @@ impl<B: Backend> Store<B> {
         if !self.has_quota(repository) {
             return Ok(());
         }
+        let more = self.more_of(repository, new).await?;
+        let refused = self.require_room(repository, more).await;
+        if refused.is_err() {
+            // Another push may have published it before the count.
+            let now = self.more_of(repository, new).await?;
+            if now != more {
+                return self.require_room(repository, now).await;
+            }
+        }
+        refused
+    }
+
+    /// Returns what a push of a manifest adds.
+    async fn more_of(&self, repository: &RepositoryName, new: &NewManifest) -> Result<Amount, Error> {
         let mut more = Amount::NONE;
         let key = Key::manifest(repository, &new.manifest.digest);
         let manifest = read_cached::<ManifestRecord>(&*self.backend, &key).await?;
@@ -169,6 +185,6 @@ impl<B: Backend> Store<B> {
             let tag = read_cached::<TagRecord>(&*self.backend, &Key::tag(repository, tag)).await?;
             more.tags += u64::from(!tag.state().is_visible());
         }
-        self.require_room(repository, more).await
+        Ok(more)
     }
 }
