@@ -93,7 +93,7 @@ impl<'a, B: Backend> Append<'a, B> {
         let tail = std::mem::take(&mut self.session.tail);
         let mut begun = Gathering::with_tail(self.session.parked_tail(), tail.clone());
         self.stored_tail = (tail, self.session.record.parked_tail.take());
-        if backend.must_record_parts() && gatherer.has_more().await {
+        if backend.must_record_parts() {
             // From here on, another process that holds the session fails to write it.
             self.touch().await?;
         }

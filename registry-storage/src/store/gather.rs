@@ -145,21 +145,9 @@ impl<'a, B: Backend> Gatherer<'a, B> {
     pub(super) fn new(store: &'a Store<B>, body: Body<'a>, held: Arc<HeldSession>) -> Self {
         Self {
             store,
-            incoming: Incoming {
-                body,
-                held,
-                peeked: None,
-            },
+            incoming: Incoming { body, held },
             pace: Pace::default(),
         }
-    }
-
-    /// Waits until bytes arrive, and returns whether any do.
-    pub(super) async fn has_more(&mut self) -> bool {
-        let next = self.incoming.next().await;
-        let has_more = matches!(next, Ok(Some(_)));
-        self.incoming.peeked = Some(next);
-        has_more
     }
 
     /// Gathers chunks until they make a part of `size` bytes, or, if parts may have any size, of as many as there is memory for;
@@ -287,16 +275,11 @@ impl Pace {
 struct Incoming<'a> {
     body: Body<'a>,
     held: Arc<HeldSession>,
-    /// What arrived and was not taken.
-    peeked: Option<Result<Option<(Bytes, Duration)>, Error>>,
 }
 
 impl Incoming<'_> {
     /// Returns the next chunk, and how long it was waited for.
     async fn next(&mut self) -> Result<Option<(Bytes, Duration)>, Error> {
-        if let Some(peeked) = self.peeked.take() {
-            return peeked;
-        }
         let begun = Instant::now();
         let stopped = async { Err(self.held.stopped().await) };
         let next = async { self.body.as_mut().next().await.transpose() };

@@ -28,11 +28,7 @@ async fn push_blob(double: &S3Double, store: &Store<ObjectStoreBackend>, content
     let body = pin!(stream::iter(chunks(content)));
     store.append_upload(&upload, Some(0), body).await.unwrap();
     let before = double.faults().requests();
-    let nothing = pin!(stream::empty());
-    store
-        .finish_upload(&upload, &digest, None, nothing)
-        .await
-        .unwrap();
+    store.commit_upload(&upload, &digest).await.unwrap();
     double.faults().requests() - before
 }
 
