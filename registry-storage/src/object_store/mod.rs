@@ -326,6 +326,11 @@ impl fmt::Debug for ObjectStoreBackend {
     }
 }
 
+/// Returns whether the time limit of a request ended it.
+fn is_timeout(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { source, .. } if source.is::<tokio::time::error::Elapsed>())
+}
+
 fn timed_out(elapsed: tokio::time::error::Elapsed) -> object_store::Error {
     object_store::Error::Generic {
         store: "object store",

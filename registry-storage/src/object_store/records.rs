@@ -10,10 +10,10 @@ use object_store::path::Path;
 use object_store::{Error as StoreError, GetOptions, GetRange, ObjectMeta, PutMode, UpdateVersion};
 use registry_core::{Error, ErrorCode};
 
-use super::ObjectStoreBackend;
 use super::answer::Answer;
 use super::cache::recent_records::WriteMark;
 use super::error::{convert, failure, is_absent, may_have_happened};
+use super::{ObjectStoreBackend, is_timeout};
 use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
 use crate::unique::unique;
@@ -84,6 +84,7 @@ impl ObjectStoreBackend {
                     continue;
                 }
                 (Ok(_), None) => no_version(),
+                (Err(error), _) if is_timeout(&error) => return Err(convert(error)),
                 (Err(error), _) => convert(error),
             };
             unlike_its_tag = None;

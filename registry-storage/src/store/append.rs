@@ -14,7 +14,7 @@ use super::hash::hash;
 use super::in_flight::{Counted, InFlight};
 use super::parked::Parked;
 use super::session::{Session, Snapshot};
-use super::session_lock::HeldSession;
+use super::session_lock::{HeldSession, is_superseded};
 use crate::backend::{Backend, MemoryPermit, Part};
 use crate::record::ParkedTail;
 
@@ -34,7 +34,8 @@ pub(super) struct Append<'a, B> {
     in_flight: InFlight,
     /// Bytes in parts that the session's record does not count yet.
     unsaved: u64,
-    /// The bytes after the last part that the session's record has, or where they are parked, until they are in a part.
+    /// The bytes after the last part that the session's record has, and where they are parked, until they are in a part. Those that are
+    /// parked are usually not here.
     stored_tail: (Bytes, Option<ParkedTail>),
     /// The parked tail that the session's record names.
     pub(super) recorded_tail: Option<Parked>,
@@ -84,15 +85,16 @@ impl<'a, B: Backend> Append<'a, B> {
         let store = self.store;
         let backend = &*store.backend;
         let mut gatherer = Gatherer::new(store, body, Arc::clone(&self.held));
-        let next_size = backend.part_size(self.session.record.parts_size);
-        if self.session.tail_size() >= next_size {
+        self.stored_tail = (self.session.tail.clone(), self.session.record.parked_tail);
+        let mut parked = self.session.parked_tail();
+        if self.session.tail_size() >= backend.part_size(self.session.record.parts_size) {
             // Parts were made smaller since: the tail is some of them, and memory is reserved for each.
             drop(store.bring_back_tail(&mut self.session).await?);
-            self.session.record.parked_tail = None;
+            self.stored_tail.0 = self.session.tail.clone();
+            parked = None;
         }
-        let tail = std::mem::take(&mut self.session.tail);
-        let mut begun = Gathering::with_tail(self.session.parked_tail(), tail.clone());
-        self.stored_tail = (tail, self.session.record.parked_tail.take());
+        let mut begun = Gathering::with_tail(parked, std::mem::take(&mut self.session.tail));
+        self.session.record.parked_tail = None;
         if backend.must_record_parts() {
             // From here on, another process that holds the session fails to write it.
             self.touch().await?;
@@ -216,8 +218,13 @@ impl<'a, B: Backend> Append<'a, B> {
             let record = &mut self.session.record;
             record.parts.extend(tag.map(|tag| Part { size, tag }));
             record.parts_size += size;
-            // The tail was the beginning of the first part.
-            self.stored_tail = Default::default();
+            // The tail was the beginning of the first part, or of some.
+            let rest = self
+                .stored_tail
+                .0
+                .len()
+                .min(usize::try_from(size).unwrap_or(usize::MAX));
+            self.stored_tail = (self.stored_tail.0.slice(rest..), None);
             self.unsaved += size;
             let upload = self.session.upload.clone();
             self.session.upload = upload.with_progress(self.session.record.parts_size, hasher)?;
@@ -285,8 +292,9 @@ impl<'a, B: Backend> Append<'a, B> {
         let is_written = self.session.version != began.version;
         self.session.restore(began)?;
         if is_written {
+            // Before: if the answer is lost, the record may name it.
+            self.recorded_tail = self.session.parked_tail();
             self.store.save_session(&mut self.session).await?;
-            self.note_recorded_tail();
         }
         Ok(())
     }
@@ -295,8 +303,10 @@ impl<'a, B: Backend> Append<'a, B> {
         self.store.park_tail(&mut self.session).await?;
         self.count()?;
         if let Err(error) = self.store.save_session(&mut self.session).await {
-            let recorded = self.recorded_tail.clone();
-            self.store.leave_tail(&self.session, recorded).await;
+            if is_superseded(&error) {
+                let recorded = self.recorded_tail.clone();
+                self.store.leave_tail(&self.session, recorded).await;
+            }
             return Err(error);
         }
         self.note_recorded_tail();

@@ -497,15 +497,15 @@ impl CommitUpload {
     }
 
     /// Writes down bytes that this commit may have completed after their session had ended: the sweep that looked at the session
-    /// found none. Another request may have offered them to another blob, and then this one has completed nothing: its digest must not be
-    /// written down, because the sweep asks no blob but that one.
+    /// found none. It has completed none that were not offered to its blob. What was offered to another one must not be written down with
+    /// its digest, because the sweep asks no blob but that one.
     async fn leave_bytes(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         if self.is_inline() {
             return Ok(());
         }
         let session = self.read_session(records).await?;
         let proposed_to = session.and_then(|session| session.record.proposed_to);
-        if proposed_to.is_some_and(|other| other != self.digest) {
+        if proposed_to.as_ref() != Some(&self.digest) {
             return Ok(());
         }
         let left = Unnamed {

@@ -309,9 +309,10 @@ pub(super) async fn withdraw_grant(
             condemned_in: None,
             stamp: Stamp::new(now),
         };
-        if let Some(dead) = write(records, &keys.grant, &dead, &[], grant.unchanged()).await? {
-            records.purge_if(&keys.grant, &dead).await?;
-        }
+        match write(records, &keys.grant, &dead, &[], grant.unchanged()).await? {
+            Some(dead) => records.purge_if(&keys.grant, &dead).await?,
+            None => return Ok(false),
+        };
     }
     Ok(is_same)
 }

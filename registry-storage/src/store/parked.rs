@@ -123,8 +123,9 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Removes the tail that was parked for a record of a session whose write failed, unless the `recorded` one is meant. It may have been
-    /// written, and others may go on from there: only the session says whether it names the tail.
+    /// Removes the tail that was parked for a record of a session which was refused, unless the `recorded` one is meant. It may have been
+    /// written and replaced since, and others may go on from there: only the session says whether it names the tail. After any other failure
+    /// the record may still be written, so the tail goes with its session.
     pub(super) async fn leave_tail(&self, session: &Session, recorded: Option<Parked>) {
         let parked = session.parked_tail();
         if parked != recorded

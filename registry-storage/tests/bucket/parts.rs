@@ -478,6 +478,45 @@ async fn a_tail_that_is_longer_than_a_part_becomes_parts() {
     }
 }
 
+/// Nor is anything of it lost, whatever call fails or loses its answer meanwhile.
+#[tokio::test]
+async fn a_tail_that_is_longer_than_a_part_is_kept_whatever_fails() {
+    const LARGE: usize = 512 * 1024;
+    const SMALL: usize = 100 * 1024;
+    let whole = content(1, 450_000);
+    let had = whole.slice(..400_000);
+    for fault in [Fault::Fail, Fault::LoseAnswer] {
+        let mut at = 0;
+        loop {
+            let backend = ObjectStoreBackend::memory();
+            let store = |size| Store::new(Faulty::new(backend.clone()).with_part_size(size));
+            let (large, small) = (store(LARGE), store(SMALL));
+            let upload = start(&large).await;
+            append(&large, &upload, chunks(&had, 70_000)).await.unwrap();
+            let faulty = small.backend();
+            let begun = faulty.calls();
+            faulty.fault_at(begun + at, fault);
+            let appended = append(&small, &upload, chunks(&whole.slice(400_000..), 10_000)).await;
+            let is_through = faulty.calls() <= begun + at;
+            faulty.heal();
+            let storage: &dyn Storage = &small;
+            let kept = usize::try_from(storage.upload_status(&upload).await.unwrap()).unwrap();
+            assert!(kept >= had.len(), "{at} {kept} {appended:?}");
+            append(&small, &upload, chunks(&whole.slice(kept..), 10_000))
+                .await
+                .unwrap();
+            assert_commits(&small, &upload, &whole).await;
+            small.sweep(&SweepOptions::default()).await.unwrap();
+            assert_eq!(parked(&backend).await, 0, "{at}");
+            if is_through {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 10, "{at}");
+    }
+}
+
 /// Who resumes an upload and sends nothing has no memory, nor has who asks for its status.
 #[tokio::test]
 async fn a_long_tail_is_read_only_when_its_part_is_whole() {

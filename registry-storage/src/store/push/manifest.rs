@@ -168,9 +168,10 @@ impl PushManifest {
         let is_same = manifest.is(&entered.version);
         if withdraw(manifest.state(), is_same) {
             let dead = self.record(State::Dead, &entered.incarnation);
-            if let Some(dead) = write(records, &self.key, &dead, &[], manifest.unchanged()).await? {
-                records.purge_if(&self.key, &dead).await?;
-            }
+            match write(records, &self.key, &dead, &[], manifest.unchanged()).await? {
+                Some(dead) => records.purge_if(&self.key, &dead).await?,
+                None => return Ok(false),
+            };
         }
         Ok(is_same)
     }

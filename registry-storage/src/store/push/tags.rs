@@ -13,6 +13,7 @@ use crate::record::{BackReferenceRecord, ManifestRecord, Stamp, TagRecord, encod
 use crate::store::TRANSACTION_ATTEMPTS;
 use crate::store::delete::tombstone;
 use crate::store::edge::{Found, contended, read_latest, write};
+use crate::store::quota::is_over_quota;
 
 /// A tag that was written, and what it was before.
 pub(super) struct WrittenTag {
@@ -178,9 +179,18 @@ impl PushManifest {
             _ => None,
         };
         // By compare-and-swap even if the last writer wins: a later refusal has to know what was replaced.
-        let Some(version) = write(records, &found.key, &record, &[], found.unchanged).await? else {
-            return Ok(false);
+        let written = match write(records, &found.key, &record, &[], found.unchanged.clone()).await {
+            Err(refusal) if is_over_quota(&refusal) => {
+                let now = read_latest::<TagRecord>(records, &found.key).await?;
+                if now.unchanged() == found.unchanged {
+                    return Err(refusal.into());
+                }
+                // Another push wrote it, and is counted.
+                None
+            }
+            written => written?,
         };
+        let Some(version) = written else { return Ok(false) };
         if found.current.is_none() {
             self.pushed = Pushed::New;
         }
