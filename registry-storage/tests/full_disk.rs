@@ -21,7 +21,7 @@ use registry_core::storage::{
 };
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 use registry_storage::Maintenance as _;
-use registry_storage::filesystem::FilesystemBackend;
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::testing::{ManualClock, SmallDisk};
 use registry_storage::{
     CollectOptions, RetainOptions, ScrubOptions, Store, StoreOptions, SweepOptions, Sweeper,
@@ -57,7 +57,9 @@ impl World {
 
     async fn open_with(root: &Path, options: StoreOptions) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let backend = FilesystemBackend::open(root).await.unwrap();
+        // For a child of another test that has not begun its own program yet.
+        let options_of_disk = FilesystemOptions::new().wait(Duration::from_secs(30));
+        let backend = options_of_disk.open(root).await.unwrap();
         let store = Store::with_options(Arc::new(backend), Arc::clone(&clock) as _, options);
         Self {
             store: Arc::new(store),

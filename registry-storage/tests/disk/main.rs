@@ -1,12 +1,10 @@
-//! A disk: its records and bytes, what a loss of power, an error or silence of any call does, and who may open and read it.
+//! A disk: its records and bytes, what a loss of power, an error or silence of any call does, and who may read it.
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod filesystem_bytes;
 #[cfg(all(feature = "filesystem", unix))]
 mod filesystem_faults;
-#[cfg(all(feature = "filesystem", unix))]
-mod filesystem_lock;
 #[cfg(all(feature = "filesystem", unix))]
 mod filesystem_records;
 #[cfg(all(feature = "filesystem", unix))]

@@ -1,6 +1,9 @@
 //! One process owns a root.
+//!
+//! A program of its own, because it starts another one, which holds the locks of all roots of this process until it runs.
 
 #![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+#![cfg(all(feature = "filesystem", unix))]
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
@@ -31,7 +34,7 @@ async fn hold_the_root() {
 async fn a_second_process_is_refused_and_takes_over_when_the_first_is_killed() {
     let root = tempfile::tempdir().unwrap();
     let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "filesystem_lock::hold_the_root"])
+        .args(["--exact", "hold_the_root"])
         .env(ROOT, root.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
