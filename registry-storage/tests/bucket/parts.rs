@@ -21,6 +21,8 @@ use registry_storage::{
 };
 use tokio::time::timeout;
 
+use crate::support::images::create_upload;
+
 const MIB: usize = 1024 * 1024;
 /// The size of the first parts in a bucket.
 const PART: usize = 5 * MIB;
@@ -45,16 +47,7 @@ fn chunks(content: &Bytes, size: usize) -> impl Stream<Item = Result<Bytes, Erro
 }
 
 async fn start(storage: &dyn Storage) -> UploadKey {
-    let repository: RepositoryName = "a".parse().unwrap();
-    let id = storage
-        .create_upload(&repository, "", Algorithm::Sha256)
-        .await
-        .unwrap();
-    UploadKey {
-        repository,
-        id,
-        principal: String::new(),
-    }
+    create_upload(storage, "a").await.unwrap()
 }
 
 async fn append(

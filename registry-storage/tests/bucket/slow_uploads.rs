@@ -7,27 +7,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use registry_core::storage::UploadKey;
-use registry_core::{Algorithm, Digest, Error, RepositoryName, Storage};
+use registry_core::{Algorithm, Digest, Error, Storage};
 use registry_storage::Store;
 use registry_storage::testing::S3Double;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::support::images::create_upload;
+
 const MIB: usize = 1024 * 1024;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn start(storage: &dyn Storage) -> UploadKey {
-    let repository: RepositoryName = "a".parse().unwrap();
-    let id = storage
-        .create_upload(&repository, "", Algorithm::Sha256)
-        .await
-        .unwrap();
-    UploadKey {
-        repository,
-        id,
-        principal: String::new(),
-    }
+    create_upload(storage, "a").await.unwrap()
 }
 
 /// Yields content at a rate: a chunk of it each tenth of a second.
